@@ -1,0 +1,359 @@
+"""What is known of each connection, and the guards around its checkout, its statements, its commit and its return."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+
+from . import watchdog
+from .backends import LIMITED
+from .classification import Kind, classify, translate
+from .errors import ConcurrentUseError, ForkedConnection, ReadOnlyError, TransactionAborted, UnitOfWorkTimeout
+from .forking import process, watch_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Connection, Engine, ExceptionContext
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    from .backends import Backend
+    from .settings import DatabaseSettings
+
+STATE = "stillroom"
+"""The key of the `ConnectionState` in `Connection.info`."""
+
+_EARLY = 0.01
+"""Seconds that a server may end a statement before our own clock says that the limit has passed."""
+_SETTING = re.compile(r"\s*(set|reset|discard|pragma)\b|.*\bset_config\b", re.IGNORECASE | re.DOTALL)
+"""Plain SQL that changes the session, and so perhaps whether it may write."""
+
+_FOREIGN = (
+    "this connection to {name!r} was opened by the parent process, before the fork; using it here would disturb the "
+    "parent. Open a new unit of work in this process: it gets connections of its own"
+)
+
+
+class ConnectionState:
+    """
+    What is known of one driver connection; cleared at each checkout.
+
+    Attributes:
+        wrote: A statement that writes for certain was sent in this checkout.
+        may_have_written: Plain SQL was sent, which may have written.
+        failure: The database error that made the server give up the transaction, if there was one.
+        committing: COMMIT is about to be sent or was sent; what an error then means is no longer certain.
+        deadline: The moment (`time.monotonic`, seconds) after which no statement is sent; None for no limit.
+        busy: Who sent the statement that is running now, where overlapping use is watched.
+        unlocked: A reader may have switched off on the connection what keeps it from writing.
+        uncertain: There was an error, after which the driver may not know whether a transaction is open.
+        xa: The gid of the XA transaction that is open, on MariaDB with two-phase commit.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "backend",
+        "busy",
+        "committing",
+        "database",
+        "dbapi_connection",
+        "deadline",
+        "failure",
+        "generation",
+        "may_have_written",
+        "uncertain",
+        "unlocked",
+        "used_at",
+        "wrote",
+        "xa",
+    )
+
+    def __init__(self, database: str, backend: Backend, dbapi_connection: Any) -> None:
+        self.database = database
+        self.backend = backend
+        self.dbapi_connection = dbapi_connection
+        self.generation = process.generation
+        self.used_at = monotonic()
+        self.clear()
+
+    def clear(self) -> None:
+        self.wrote = False
+        self.may_have_written = False
+        self.failure: BaseException | None = None
+        self.committing = False
+        self.deadline: float | None = None
+        self.busy: Any = None
+        self.uncertain = False
+        self.unlocked = False
+        self.xa: str | None = None
+
+    def require_own_process(self) -> None:
+        if self.generation != process.generation:
+            raise ForkedConnection(_FOREIGN.format(name=self.database))
+
+
+def state_of(connection: Connection) -> ConnectionState:
+    """
+    Return the state of the driver connection behind `connection`.
+    """
+    state: ConnectionState = connection.info[STATE]
+    return state
+
+
+def install(
+    engine: Engine,
+    name: str,
+    settings: DatabaseSettings,
+    backend: Backend,
+    *,
+    read_only: bool = False,
+    who: Callable[[], Any] | None = None,
+) -> None:
+    """
+    Put the guards on an engine.
+
+    Args:
+        engine: The engine (for asyncio: its `sync_engine`).
+        name: The name of its database, for messages.
+        settings: The settings of the database.
+        backend: What differs between SQLite, PostgreSQL and MariaDB.
+        read_only: The engine serves readers: writes are refused before they are sent.
+        who: Returns the asyncio task that is running; given, overlapping use of a connection is refused.
+    """
+    _guard_pool(engine, name, settings, backend)
+    _guard_statements(engine, name, read_only=read_only, who=who)
+    _guard_transactions(engine, name, backend, read_only=read_only)
+    if backend.over_network and settings.commit_timeout and not engine.dialect.is_async:
+        _bound_commit(engine, backend, settings.commit_timeout)
+
+
+def _guard_pool(engine: Engine, name: str, settings: DatabaseSettings, backend: Backend) -> None:
+    ping_after = settings.ping_after
+
+    def connected(dbapi_connection: Any, record: Any) -> None:
+        state = record.info[STATE] = ConnectionState(name, backend, dbapi_connection)
+        watch_connection(state)
+
+    def checked_out(dbapi_connection: Any, record: Any, proxy: Any) -> None:
+        state = record.info[STATE]
+        if state.generation != process.generation:
+            raise DisconnectionError("the connection belongs to the parent process")
+        if backend.in_transaction(dbapi_connection):
+            raise DisconnectionError("the connection was left inside a transaction")
+        if state.unlocked:
+            raise DisconnectionError("the connection may not be read only any more")
+        doubtful = backend.seems_dead(dbapi_connection) or (ping_after and monotonic() - state.used_at > ping_after)
+        if doubtful and not backend.ping(engine, dbapi_connection):
+            raise DisconnectionError("the server has closed the connection")
+        state.clear()
+
+    def reset(dbapi_connection: Any, record: Any, reset_state: Any) -> None:
+        state = record.info.get(STATE)
+        if state is not None and state.generation != process.generation:
+            return
+        if (
+            not reset_state.terminate_only
+            and reset_state.asyncio_safe
+            and (backend.in_transaction(dbapi_connection) or (state is not None and state.uncertain))
+        ):
+            dbapi_connection.rollback()
+        if record.info.pop(LIMITED, False) and not reset_state.terminate_only:
+            backend.restore_limit(dbapi_connection)
+        backend.restore(dbapi_connection)
+
+    def checked_in(dbapi_connection: Any, record: Any) -> None:
+        if (state := record.info.get(STATE)) is not None:
+            state.used_at = monotonic()
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "checkout", checked_out)
+    event.listen(engine, "reset", reset)
+    event.listen(engine, "checkin", checked_in)
+
+
+def _guard_statements(engine: Engine, name: str, *, read_only: bool, who: Callable[[], Any] | None) -> None:
+    def before(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        try:
+            state = context.root_connection.info[STATE]
+        except NotImplementedError:  # SQLAlchemy gets to know a new server, on a connection that is nobody's yet
+            return
+        if state.generation != process.generation:
+            state.require_own_process()
+        if state.deadline is not None and monotonic() > state.deadline:
+            raise UnitOfWorkTimeout(
+                f"the time limit of the unit of work has passed; a statement for {name!r} was not sent. "
+                "Give unit_of_work(timeout=...) more time, or do less in one unit"
+            )
+        if context.isinsert or context.isupdate or context.isdelete or context.isddl:
+            state.wrote = True
+        else:
+            compiled = context.compiled
+            if compiled is None or context.is_text:
+                state.may_have_written = True
+            elif compiled.ctes and any(cte.element.is_dml for cte in compiled.ctes):
+                state.wrote = True
+        if read_only:
+            _guard_reader(state, statement)
+        if who is not None:
+            refuse_overlap(state, me := who())
+            state.busy = me
+
+    def before_without_parameters(cursor: Any, statement: str, context: Any) -> None:
+        before(cursor, statement, None, context)
+
+    # Events of the dialect, not of the engine: as soon as anybody listens to one of the engine's, SQLAlchemy looks for
+    # listeners to all of them around each statement, which costs a tenth of a small unit of work.
+    event.listen(engine, "do_execute", before)
+    event.listen(engine, "do_executemany", before)
+    event.listen(engine, "do_execute_no_params", before_without_parameters)
+    if who is not None:
+
+        def after(connection: Connection, *_: Any) -> None:
+            connection.info[STATE].busy = None
+
+        event.listen(engine, "after_cursor_execute", after)
+
+
+def _guard_reader(state: ConnectionState, statement: str) -> None:
+    name = state.database
+    if state.wrote:
+        state.wrote = False  # it was not sent
+        raise ReadOnlyError(
+            f"a reader of {name!r} cannot write; the statement was not sent: {statement[:200]!r}. "
+            f"Write through the writer: uow.{name}, or uow.session({name!r})"
+        )
+    if state.may_have_written and _SETTING.match(statement):
+        state.unlocked = True
+
+
+def overlap_error(name: str, first: Any, second: Any) -> ConcurrentUseError:
+    """
+    Make the error for two tasks that use the session on the database `name` at once.
+    """
+    return ConcurrentUseError(
+        f"two asyncio tasks use one unit of work at the same time: {_called(first)} is running a statement on "
+        f"{name!r}, and {_called(second)} wants to. Give each task its own: "
+        "`async with dbs.async_unit_of_work() as uow`"
+    )
+
+
+def _called(task: Any) -> str:
+    return repr(task.get_name()) if hasattr(task, "get_name") else "code outside of a task"
+
+
+def refuse_overlap(state: ConnectionState, me: Any) -> None:
+    """
+    Refuse to go on while another task's statement runs on the connection.
+
+    Raises:
+        ConcurrentUseError: Another task than `me` is running a statement.
+    """
+    if state.busy is not None and state.busy is not me:
+        raise overlap_error(state.database, state.busy, me)
+
+
+def require_intact(state: ConnectionState) -> None:
+    """
+    Refuse to commit what the server has already given up.
+
+    Raises:
+        TransactionAborted: An earlier database error was swallowed, and the server rolled back (PostgreSQL: all;
+            MariaDB after a deadlock: what came before it).
+    """
+    if state.failure is not None:
+        raise TransactionAborted(
+            f"the transaction on {state.database!r} cannot be committed: an earlier database error made the server "
+            f"give it up ({type(state.failure).__name__}), and the error was swallowed. Let such an error leave the "
+            "unit of work, or wrap what may fail in uow.savepoint()"
+        ) from state.failure
+
+
+def before_commit(state: ConnectionState) -> None:
+    """
+    Refuse a COMMIT that must not be sent, and note that one is.
+
+    Raises:
+        ForkedConnection: The connection belongs to the parent process.
+        TransactionAborted: The server has given up the transaction.
+    """
+    if state.generation != process.generation:
+        state.require_own_process()
+    require_intact(state)
+    state.committing = True
+
+
+def _bound_commit(engine: Engine, backend: Backend, seconds: float) -> None:
+    """
+    Hang up on a server that does not answer a COMMIT; in asyncio the unit of work does it.
+    """
+    dialect = engine.dialect
+    do_commit = dialect.do_commit
+
+    def commit(dbapi_connection: PoolProxiedConnection) -> None:
+        with watchdog.Limit(partial(backend.socket, dbapi_connection.dbapi_connection), seconds):
+            do_commit(dbapi_connection)
+
+    setattr(dialect, "do_commit", commit)  # noqa: B010
+
+
+def _guard_transactions(engine: Engine, name: str, backend: Backend, *, read_only: bool) -> None:
+    def failed(context: ExceptionContext) -> BaseException | None:
+        if isinstance(context.original_exception, ForkedConnection):
+            return ForkedConnection(*context.original_exception.args)  # SQLAlchemy took it for an error of the driver
+        connection = context.connection
+        if connection is None or connection.closed or connection.invalidated:
+            return None
+        state = connection.info.get(STATE)
+        if state is None:
+            return None
+        state.busy = None
+        state.uncertain = True
+        if state.failure is None and backend.aborts_transaction(context.original_exception, state.dbapi_connection):
+            state.failure = context.sqlalchemy_exception or context.original_exception
+        wrapped = context.sqlalchemy_exception
+        late = state.deadline is not None and monotonic() > state.deadline - _EARLY
+        if late and isinstance(wrapped, DBAPIError) and classify(wrapped) is Kind.STATEMENT_TIMEOUT:
+            return UnitOfWorkTimeout(
+                f"the time limit of the unit of work has passed, and a statement on {name!r} was ended with it. "
+                "Give unit_of_work(timeout=...) more time, or do less in one unit"
+            )
+        if read_only and isinstance(wrapped, DBAPIError) and classify(wrapped) is Kind.READ_ONLY:
+            return translate(wrapped, database=name)
+        return None
+
+    dialect = engine.dialect
+    do_commit, do_rollback = dialect.do_commit, dialect.do_rollback
+    do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
+
+    def commit(dbapi_connection: PoolProxiedConnection) -> None:
+        before_commit(dbapi_connection.info[STATE])
+        do_commit(dbapi_connection)
+
+    def rollback(dbapi_connection: PoolProxiedConnection) -> None:
+        try:
+            state = dbapi_connection.info[STATE]
+        except NotImplementedError:  # SQLAlchemy gets to know a new server, on a connection that is nobody's yet
+            do_rollback(dbapi_connection)
+            return
+        if state.generation != process.generation:
+            dbapi_connection.invalidate()  # a ROLLBACK from here would end the parent's transaction
+            return
+        state.failure = None
+        state.uncertain = False
+        do_rollback(dbapi_connection)
+
+    def rollback_to_savepoint(connection: Connection, name: str) -> None:
+        state = connection.info[STATE]
+        if backend.savepoint_heals(state.dbapi_connection):
+            state.failure = None
+        do_rollback_to_savepoint(connection, name)
+
+    event.listen(engine, "handle_error", failed)
+    # In place of listeners to the engine's events, whose price `_guard_statements` tells.
+    for method in (commit, rollback, rollback_to_savepoint):
+        setattr(dialect, f"do_{method.__name__}", method)

@@ -1,0 +1,64 @@
+"""Which unit of work is current in this thread or asyncio task."""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+
+class Unit(Protocol):
+    """
+    What the context needs of a unit of work, synchronous or not.
+    """
+
+    outer: Unit | None
+
+    @property
+    def databases(self) -> Any: ...
+
+    @property
+    def is_active(self) -> bool: ...
+
+
+# One variable for all: a ContextVar that an object makes for itself is never collected.
+_current: ContextVar[Unit | None] = ContextVar("stillroom_unit_of_work", default=None)
+
+
+def enter(unit: Unit) -> None:
+    """
+    Make `unit` the innermost one.
+    """
+    unit.outer = _current.get()
+    _current.set(unit)
+
+
+def leave(unit: Unit) -> None:
+    """
+    Make the outer unit current again, if `unit` is the innermost one here.
+
+    No token: `ContextVar.reset` fails where the frame that leaves runs in a copy of the context that entered.
+    """
+    if _current.get() is unit:
+        outer = unit.outer
+        while outer is not None and not outer.is_active:
+            outer = outer.outer  # it was left before this one
+        _current.set(outer)
+
+
+def innermost(databases: object) -> Unit | None:
+    """
+    Return the innermost unit of work of `databases` that is entered here, ended or not.
+    """
+    unit = _current.get()
+    while unit is not None and unit.databases is not databases:
+        unit = unit.outer
+    return unit
+
+
+def _forget_parent() -> None:
+    _current.set(None)
+
+
+if hasattr(os, "register_at_fork"):  # a forked child starts with none, as a thread does
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -1,0 +1,139 @@
+"""The sessions of a unit of work: plain SQLAlchemy sessions that report what happens to them."""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from .connections import STATE, ConnectionState, refuse_overlap, require_intact
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import SessionTransaction
+
+    from .core import UnitCore
+
+
+class UnitSession(Session):
+    """
+    A `sqlalchemy.orm.Session` that belongs to a unit of work.
+
+    Attributes:
+        unit: The unit of work.
+        database_name: The name of the database.
+        role: "writer", "reader" or "logger".
+        state: What is known of the connection of the last transaction; None before the first.
+        began: The connection of the last transaction; None before the first.
+        commits: How many transactions of this session were committed.
+    """
+
+    unit: UnitCore
+    database_name: str
+    role: str
+    state: ConnectionState | None = None
+    began: Connection | None = None
+    commits: int = 0
+
+    @cached_property
+    def info(self) -> dict[Any, Any]:
+        """
+        What the unit of work and the integrations put there, and the user's own; made on first use.
+        """
+        return dict(self.unit.info)
+
+    @property
+    def is_connecting(self) -> bool:
+        """
+        Whether another task waits for the connection of this session now.
+        """
+        return False
+
+    def require_quiet(self) -> None:
+        """
+        Refuse to go on while another task uses this session.
+
+        Raises:
+            ConcurrentUseError: One does.
+        """
+        if self.state is not None and self.state.busy is not None:
+            refuse_overlap(self.state, self.unit.who())
+
+    def connected(self, connection: Connection) -> None:
+        """
+        Called with the connection of each new transaction.
+        """
+
+    def retire(self) -> None:
+        """
+        Refuse any further use: the unit of work has ended.
+
+        A session that is closed would otherwise begin anew when it is used, and nobody would commit that.
+        """
+        self.autobegin = False
+        # On the instance, since a method of the class would cost each statement; without the session in it, since a
+        # session that refers to itself is not freed before the garbage collector comes.
+        self.get_bind = partial(_no_bind, self.unit)  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.role} of {self.database_name!r}>"
+
+
+def _no_bind(unit: UnitCore, *_: Any, **__: Any) -> NoReturn:
+    unit.require_active()
+    raise AssertionError("only an ended unit of work retires its sessions")
+
+
+class ReaderSession(UnitSession):
+    """
+    A session that reads: each statement sees the newest state, and writes are refused.
+    """
+
+    def __call__(self, *, snapshot: bool = False) -> Session:
+        """
+        Return the reader of the same database whose statements all see one state.
+
+        Args:
+            snapshot: True for one state (REPEATABLE READ, READ ONLY); False returns this session.
+        """
+        return self.unit.session(self.database_name, "reader", snapshot=snapshot)
+
+
+# The events are registered once, on the class: an AsyncSession drives the same class, so they hold for both worlds.
+@event.listens_for(UnitSession, "after_begin")
+def _begun(session: UnitSession, transaction: SessionTransaction, connection: Connection) -> None:
+    if transaction.parent is not None:
+        return
+    if session.unit.is_async:
+        session.connected(connection)
+    state = session.state = connection.info[STATE]
+    session.began = connection
+    deadline = session.unit.deadline
+    if deadline is not None:
+        state.deadline = deadline
+        state.backend.limit(connection, max(0.001, deadline - monotonic()))
+
+
+@event.listens_for(UnitSession, "before_commit")
+def _committing(session: UnitSession) -> None:
+    state = session.state
+    if state is None or session.in_nested_transaction():
+        return
+    if session.unit.is_async:
+        session.require_quiet()
+    require_intact(state)
+
+
+@event.listens_for(UnitSession, "after_commit")
+def _committed(session: UnitSession) -> None:
+    if not session.in_nested_transaction():  # the release of a savepoint is no commit
+        session.commits += 1
+
+
+@event.listens_for(UnitSession, "after_soft_rollback")
+def _rolled_back(session: UnitSession, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.unit.hooks.savepoint_rolled_back(transaction)

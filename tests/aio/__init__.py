@@ -1,0 +1,3 @@
+"""
+Units of work in asyncio, over each asynchronous driver.
+"""

@@ -1,0 +1,3 @@
+"""
+Errors of each driver, provoked on real databases.
+"""

@@ -1,0 +1,3 @@
+"""
+Tests of how commits end: one database, several, and when the answer is lost.
+"""

@@ -1,0 +1,29 @@
+"""
+Fixtures for commits over several databases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.commits.layouts import Layout, layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.servers import PostgresServer
+
+
+@pytest.fixture
+def make_layout(
+    postgresql_two_phase: PostgresServer, mariadb_url: str, tmp_path: Path
+) -> Iterator[Callable[..., Layout]]:
+    """
+    Make databases for one test: `make_layout(audit="pymysql", main="psycopg")`.
+    """
+    with contextlib.ExitStack() as stack:
+        yield lambda **names: stack.enter_context(layout(names, postgresql_two_phase, mariadb_url, tmp_path))

@@ -1,0 +1,165 @@
+"""
+Fixtures for all tests: servers that are there or throwaway, and databases that live as long as one test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from tests.support import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
+
+    from tests.support.servers import PostgresPair, PostgresServer
+
+    Reporting = Generator[None, pytest.TestReport, pytest.TestReport]
+
+T = TypeVar("T")
+
+BACKENDS = ("sqlite", "postgresql", "mariadb")
+
+FAILED = pytest.StashKey[bool]()
+
+# A closed connection disappears from the server's list a moment later, in seconds.
+CLOSING = 3.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Reporting:
+    """
+    Note for the fixtures whether the test failed.
+    """
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+def needed(server: str, find: Callable[[], T]) -> T:
+    """
+    Return what `find` finds; where that is nothing, skip with its reason, or fail if the server is required.
+    """
+    try:
+        return find()
+    except servers.Unavailable as error:
+        if servers.required(server):
+            pytest.fail(f"STILLROOM_TEST_REQUIRE demands {server}: {error}", pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Hide the settings of the machine from the tests.
+    """
+    import os
+
+    for name in list(os.environ):
+        if name == "DATABASE_URL" or (name.startswith("STILLROOM_") and not name.startswith("STILLROOM_TEST_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> str:
+    """
+    The administrator's URL of a PostgreSQL server, without a driver.
+    """
+    return needed("postgresql", servers.postgresql_url)
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> str:
+    """
+    The administrator's URL of a MariaDB server, without a driver.
+    """
+    return needed("mariadb", servers.mariadb_url)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """
+    The URL of a Redis server.
+    """
+    return needed("redis", servers.redis_url)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> str:
+    """
+    The URL of a RabbitMQ server.
+    """
+    return needed("rabbitmq", servers.rabbitmq_url)
+
+
+@pytest.fixture(scope="session")
+def postgresql_two_phase() -> Iterator[PostgresServer]:
+    """
+    A throwaway PostgreSQL server that keeps prepared transactions; may be stopped, killed and started again.
+    """
+    with contextlib.ExitStack() as stack:
+        yield needed("postgresql", lambda: stack.enter_context(servers.two_phase_server()))
+
+
+@pytest.fixture(scope="session")
+def postgresql_pair() -> Iterator[PostgresPair]:
+    """
+    A throwaway PostgreSQL server with a streaming standby.
+    """
+    with contextlib.ExitStack() as stack:
+        yield needed("postgresql", lambda: stack.enter_context(servers.postgresql_pair()))
+
+
+@pytest.fixture
+def sqlite_database(tmp_path: Path) -> str:
+    """
+    The URL of an SQLite file that does not exist yet.
+    """
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def postgresql_database(postgresql_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """
+    The URL, without a driver, of an empty PostgreSQL database for one test.
+    """
+    with servers.postgresql_database(postgresql_url) as url:
+        yield url
+        check_connections(url, request)
+
+
+@pytest.fixture
+def mariadb_database(mariadb_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """
+    The URL, without a driver, of an empty MariaDB database for one test.
+    """
+    with servers.mariadb_database(mariadb_url) as url:
+        yield url
+        check_connections(url, request)
+
+
+@pytest.fixture(params=BACKENDS)
+def any_database(request: pytest.FixtureRequest) -> str:
+    """
+    The URL of an empty database for one test, on each backend in turn.
+    """
+    return str(request.getfixturevalue(f"{request.param}_database"))
+
+
+def check_connections(url: str, request: pytest.FixtureRequest) -> None:
+    """
+    Fail if a test that passed left connections to its database open.
+    """
+    if request.node.stash.get(FAILED, False) or request.node.get_closest_marker("leaves_connections"):
+        return
+    with contextlib.suppress(TimeoutError):
+        servers.wait_until(lambda: servers.open_connections(url) == 0, "connections are closed", timeout=CLOSING)
+    left = servers.open_connections(url)
+    if left:
+        pytest.fail(
+            f"the test left {left} connection(s) open; close them, or mark it leaves_connections with a reason",
+            pytrace=False,
+        )

@@ -1,0 +1,3 @@
+"""
+Tests of the models' bases, columns, mixins and finders.
+"""

@@ -1,0 +1,3 @@
+"""
+Tests of the synchronous unit of work, against real servers.
+"""
