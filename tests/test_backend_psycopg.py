@@ -57,6 +57,9 @@ def test_a_first_statement_that_fails_leaves_a_clean_connection(place: Place, po
 
 FIRST = {
     "one statement": lambda session: session().execute(INSERT, {"id": 1}),
+    "several statements in one string": lambda session: session().execute(
+        text("SELECT 1; INSERT INTO item VALUES (1)")
+    ),
     "many parameters": lambda session: session().execute(INSERT, [{"id": 1}, {"id": 2}, {"id": 3}]),
     "a savepoint": lambda session: session().begin_nested().commit(),
     "streamed results": lambda session: (
@@ -125,6 +128,43 @@ def test_asynchronous_copy_is_part_of_the_transaction(end: str, postgresql_datab
 
     asyncio.run(run())
     assert rows(postgresql_database) == ([1] if end == "commit" else [])
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_pipeline_of_the_user_is_part_of_the_transaction(end: str, postgresql_database: str) -> None:
+    execute(postgresql_database, "CREATE TABLE item (id INTEGER PRIMARY KEY)")
+
+    def body(session: Any) -> None:
+        driver = session().connection().connection.driver_connection
+        with driver.pipeline(), driver.cursor() as cursor:
+            cursor.execute("INSERT INTO item VALUES (1)")
+            cursor.execute("INSERT INTO item VALUES (2)")
+        if end == "rollback":
+            fail(session)
+
+    with Place(databases({"main": {"url": PSYCOPG.url(postgresql_database)}})) as opened:
+        opened.unit(body)
+    assert rows(postgresql_database) == ([1, 2] if end == "commit" else [])
+
+
+def test_a_first_statement_that_cannot_be_sent_does_not_use_up_the_isolation(place: Place) -> None:
+    def body(session: Any) -> Any:
+        with pytest.raises(ProgrammingError):
+            session().execute(text("SELECT :value"), {"value": object()})
+        return session().execute(text("SELECT current_setting('transaction_isolation')")).scalar()
+
+    assert place.unit(body, isolation="SERIALIZABLE").seen == "serializable"
+
+
+def test_a_driver_that_gives_up_prepared_statements_leaves_a_clean_connection(place: Place) -> None:
+    def body(session: Any) -> Any:
+        driver = session().connection().connection.driver_connection
+        driver.prepare_threshold, driver.prepared_max = 0, 1
+        seen = session().execute(text(f"SELECT {number}")).scalar()
+        return seen, session().execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar() < 4
+
+    for number in range(6):
+        assert place.unit(body).seen == (number, True)
 
 
 def test_prepared_statements_change_nothing(place: Place, postgresql_database: str) -> None:

@@ -127,7 +127,8 @@ def install(
     """
     _guard_pool(engine, name, settings, backend)
     _guard_statements(engine, name, read_only=read_only, who=who)
-    _guard_transactions(engine, name, backend, read_only=read_only)
+    _watch_errors(engine, name, backend, read_only=read_only)
+    _guard_transactions(engine, backend)
     if backend.over_network and settings.commit_timeout and not engine.dialect.is_async:
         _bound_commit(engine, backend, settings.commit_timeout)
 
@@ -199,9 +200,6 @@ def _guard_statements(engine: Engine, name: str, *, read_only: bool, who: Callab
                 state.wrote = True
         if read_only:
             _guard_reader(state, statement)
-        if who is not None:
-            refuse_overlap(state, me := who())
-            state.busy = me
 
     def before_without_parameters(cursor: Any, statement: str, context: Any) -> None:
         before(cursor, statement, None, context)
@@ -212,11 +210,28 @@ def _guard_statements(engine: Engine, name: str, *, read_only: bool, who: Callab
     event.listen(engine, "do_executemany", before)
     event.listen(engine, "do_execute_no_params", before_without_parameters)
     if who is not None:
+        for method in ("do_execute", "do_executemany", "do_execute_no_params"):
+            setattr(engine.dialect, method, _watched(getattr(engine.dialect, method), who))
 
-        def after(connection: Connection, *_: Any) -> None:
-            connection.info[STATE].busy = None
 
-        event.listen(engine, "after_cursor_execute", after)
+def _watched(execute: Callable[..., None], who: Callable[[], Any]) -> Callable[..., None]:
+    """
+    Return the method of a dialect that sends a statement, noting on the connection who waits for the answer.
+    """
+
+    def watched(cursor: Any, statement: str, *rest: Any) -> None:
+        try:
+            state = rest[-1].root_connection.info[STATE]
+        except NotImplementedError:  # as in `_guard_statements`
+            return execute(cursor, statement, *rest)
+        refuse_overlap(state, me := who())
+        state.busy = me
+        try:
+            execute(cursor, statement, *rest)
+        finally:
+            state.busy = None
+
+    return watched
 
 
 def _guard_reader(state: ConnectionState, statement: str) -> None:
@@ -301,7 +316,7 @@ def _bound_commit(engine: Engine, backend: Backend, seconds: float) -> None:
     setattr(dialect, "do_commit", commit)  # noqa: B010
 
 
-def _guard_transactions(engine: Engine, name: str, backend: Backend, *, read_only: bool) -> None:
+def _watch_errors(engine: Engine, name: str, backend: Backend, *, read_only: bool) -> None:
     def failed(context: ExceptionContext) -> BaseException | None:
         if isinstance(context.original_exception, ForkedConnection):
             return ForkedConnection(*context.original_exception.args)  # SQLAlchemy took it for an error of the driver
@@ -311,7 +326,6 @@ def _guard_transactions(engine: Engine, name: str, backend: Backend, *, read_onl
         state = connection.info.get(STATE)
         if state is None:
             return None
-        state.busy = None
         state.uncertain = True
         if state.failure is None and backend.aborts_transaction(context.original_exception, state.dbapi_connection):
             state.failure = context.sqlalchemy_exception or context.original_exception
@@ -326,6 +340,10 @@ def _guard_transactions(engine: Engine, name: str, backend: Backend, *, read_onl
             return translate(wrapped, database=name)
         return None
 
+    event.listen(engine, "handle_error", failed)
+
+
+def _guard_transactions(engine: Engine, backend: Backend) -> None:
     dialect = engine.dialect
     do_commit, do_rollback = dialect.do_commit, dialect.do_rollback
     do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
@@ -349,11 +367,11 @@ def _guard_transactions(engine: Engine, name: str, backend: Backend, *, read_onl
 
     def rollback_to_savepoint(connection: Connection, name: str) -> None:
         state = connection.info[STATE]
-        if backend.savepoint_heals(state.dbapi_connection):
-            state.failure = None
+        if state.failure is not None and not backend.savepoint_heals(state.dbapi_connection):
+            return  # the savepoint went with the transaction: asking for it would put another error before the first
+        state.failure = None
         do_rollback_to_savepoint(connection, name)
 
-    event.listen(engine, "handle_error", failed)
     # In place of listeners to the engine's events, whose price `_guard_statements` tells.
     for method in (commit, rollback, rollback_to_savepoint):
         setattr(dialect, f"do_{method.__name__}", method)

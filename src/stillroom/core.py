@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from .database import Database
     from .declared import Declared
     from .sessions import UnitSession
-
-    SessionRole = Literal["writer", "reader", "logger", "any"]
+    from .status import SessionRole
 
 logger = logging.getLogger("stillroom")
 

@@ -269,12 +269,6 @@ class FairQueuePool(QueuePool):
     def enter(self, gate: Gate) -> Ticket:
         return gate.enter(self.wait_limit)
 
-    def check_out(self) -> PoolProxiedConnection:
-        """
-        Take an idle connection or open one, without waiting in turn.
-        """
-        return super().connect()
-
     def connect(self) -> PoolProxiedConnection:
         """
         Check a connection out, waiting in turn.
@@ -282,14 +276,18 @@ class FairQueuePool(QueuePool):
         Raises:
             PoolTimeout: None came free in time.
         """
-        if self.gate is None:
-            return self.check_out()
-        ticket = self.enter(self.gate)
+        return self.check_out(self.enter(self.gate) if self.gate is not None else None)
+
+    def check_out(self, ticket: Ticket | None) -> PoolProxiedConnection:
+        """
+        Take an idle connection or open one, and give the ticket back with it, or at once if that fails.
+        """
         try:
-            connection = self.check_out()
+            connection = super().connect()
             connection.record_info[_TICKET] = ticket  # type: ignore[index]  # a fresh checkout always has a record
         except BaseException:
-            self.gate.leave(ticket)
+            if ticket is not None:
+                ticket.gate.leave(ticket)
             raise
         return connection
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 CommitMode = Literal["auto", "manual"]
+SessionRole = Literal["writer", "reader", "logger", "any"]
 OnMultipleWrites = Literal["ordered", "two_phase", "refuse"]
 
 

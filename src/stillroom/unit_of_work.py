@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from .core import SessionRole
     from .declared import Declared
+    from .status import SessionRole
 
 _NO_OPTIONS = UnitOptions()
 

@@ -9,9 +9,11 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.aio.support import DRIVERS, MARIADB_DRIVERS, POSTGRESQL_DRIVERS, databases, with_driver
 from tests.support import servers
+from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +62,16 @@ def pg_url(postgresql_driver: str, postgresql_database: str) -> str:
     The URL of an empty PostgreSQL database, over each of its drivers in turn.
     """
     return with_driver(postgresql_database, postgresql_driver)
+
+
+@pytest.fixture
+def proxy(postgresql_url: str) -> Iterator[Proxy]:
+    """
+    A proxy in front of the PostgreSQL server.
+    """
+    server = make_url(postgresql_url)
+    with Proxy(server.host or "127.0.0.1", server.port or 5432) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -254,6 +254,32 @@ def test_commit_by_hand_is_not_cut_short(pg_dbs: Databases) -> None:
     assert ids(pg_dbs) == [1]
 
 
+def test_an_end_that_the_event_loop_s_own_end_cancels_before_its_first_step_is_carried_out(
+    any_dbs: Databases,
+) -> None:
+    async def work() -> AsyncUnitOfWork:
+        uow = any_dbs.async_unit_of_work()
+        me = asyncio.current_task()
+
+        def cancel_all() -> None:  # as asyncio.run does at its end
+            for each in asyncio.all_tasks() - {me}:
+                each.cancel()
+
+        async def body() -> None:
+            async with uow:
+                uow.main.add(Item(id=1))
+                await uow.main.flush()
+                asyncio.get_running_loop().call_soon(cancel_all)  # runs after the body, before the task of the end
+
+        task = asyncio.create_task(body())
+        await asyncio.wait([task])
+        assert task.cancelled()
+        return uow
+
+    assert run(any_dbs, work).status is Status.COMMITTED
+    assert ids(any_dbs) == [1]
+
+
 # --- the storm
 
 

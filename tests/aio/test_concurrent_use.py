@@ -152,6 +152,23 @@ def test_the_second_statement_is_not_sent(pg_dbs: Databases) -> None:
     run(pg_dbs, work)
 
 
+def test_a_connection_is_still_refused_after_it_was_refused_once(pg_dbs: Databases) -> None:
+    async def work() -> None:
+        async with pg_dbs.async_unit_of_work() as uow:
+            connection = await uow.main.connection()
+            running = asyncio.create_task(connection.execute(text(busy_for(60, pg_dbs))))
+            session = next(iter(uow.core.sessions.values()))
+            await until(lambda: session.state is not None and session.state.busy is running, "the first one is busy")
+            for _ in range(2):
+                with pytest.raises(ConcurrentUseError):
+                    await connection.execute(text("select 2"))
+            running.cancel()
+            await asyncio.wait([running])
+            uow.doom()
+
+    run(pg_dbs, work)
+
+
 def test_gather_on_one_unit_before_its_first_connection(any_dbs: Databases) -> None:
     async def work() -> None:
         uow = any_dbs.async_unit_of_work()

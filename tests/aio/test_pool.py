@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
+from stillroom import Databases
 from stillroom.aio.pool import TaskWaiter
 from stillroom.errors import PoolTimeout
 from stillroom.pool import Gate
@@ -27,7 +28,7 @@ from tests.support import servers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stillroom import Databases
+    from tests.support.proxy import Proxy
 
 
 @pytest.fixture
@@ -307,6 +308,78 @@ def test_connecting_that_is_cancelled_leaves_no_connection_on_the_server(pg_url:
             run(dbs, work)
         finally:
             gc.enable()
+
+
+@pytest.fixture
+def unanswered(pg_url: str, proxy: Proxy) -> Iterator[Databases]:
+    """
+    One database with a single connection, whose server answers nothing until `proxy.resume()`.
+    """
+    settings = {"url": proxy.url(pg_url), "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1}
+    proxy.pause()
+    with Databases({"databases": {"main": settings}}) as dbs:
+        yield dbs
+
+
+async def give_up_connecting(dbs: Databases) -> None:
+    connecting = asyncio.create_task(wait_in_turn(dbs, 1, []))
+    await until(lambda: held(dbs).get("main writer, asyncio"), "it connects")
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+
+
+def test_closing_waits_for_a_connection_that_nobody_waits_for_any_more(unanswered: Databases, proxy: Proxy) -> None:
+    async def work() -> None:
+        await give_up_connecting(unanswered)
+        pool: Any = unanswered.main.async_engine.pool
+        closing = asyncio.create_task(unanswered.aclose())
+        await asyncio.wait([closing], timeout=0.1)
+        assert not closing.done()
+        await asyncio.to_thread(proxy.resume)
+        await closing
+        assert (pool.checkedout(), pool.checkedin(), pool.gate.holders) == (0, 0, set())
+
+    run(unanswered, work)
+
+
+def test_a_place_is_taken_until_the_connection_that_was_given_up_is_there(unanswered: Databases, proxy: Proxy) -> None:
+    order: list[int] = []
+
+    async def work() -> None:
+        await give_up_connecting(unanswered)
+        with pytest.raises(PoolTimeout, match="Held by a task that has ended"):
+            await wait_in_turn(unanswered, 2, order)
+        await asyncio.to_thread(proxy.resume)
+        await until(lambda: not held(unanswered), "the place is free")
+        await wait_in_turn(unanswered, 3, order)
+        assert proxy.accepted == 1  # what one task gave up serves the next
+
+    run(unanswered, work)
+    assert order == [3]
+
+
+def test_no_place_is_lost_when_the_event_loop_ends_during_a_checkout(single: Databases) -> None:
+    async def work() -> None:
+        gate = gate_of(single)
+        loop = asyncio.get_running_loop()
+        me = asyncio.current_task()
+
+        def end_when_held() -> None:
+            # As asyncio.run does at its end; in the very turn of the loop after the place was taken.
+            if gate.holders:
+                for task in asyncio.all_tasks() - {me}:
+                    task.cancel()
+            else:
+                loop.call_soon(end_when_held)
+
+        loop.call_soon(end_when_held)
+        task = asyncio.create_task(wait_in_turn(single, 1, []))
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert not held(single)
+
+    run(single, work)
 
 
 def test_a_unit_that_was_cancelled_warns_of_nothing(any_dbs: Databases) -> None:

@@ -11,20 +11,17 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from stillroom import Databases
 from stillroom.errors import CommitOutcomeUnknown, Disconnected, UnitOfWorkTimeout
 from stillroom.status import Status
 from tests.aio.support import Item, databases, ids, run, slow_commit, until
 from tests.support import servers
-from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stillroom.aio import AsyncUnitOfWork
-    from tests.support.proxy import Trigger
+    from tests.support.proxy import Proxy, Trigger
 
 LIMIT = 0.3
 """The limit of a body, in seconds."""
@@ -114,13 +111,6 @@ def test_the_limit_leaves_the_task_uncancelled(any_dbs: Databases) -> None:
 
 
 # --- the limit of the end
-
-
-@pytest.fixture
-def proxy(postgresql_url: str) -> Iterator[Proxy]:
-    server = make_url(postgresql_url)
-    with Proxy(server.host or "127.0.0.1", server.port or 5432) as proxy:
-        yield proxy
 
 
 @pytest.mark.parametrize("verify", [False, True], ids=["unverified", "verified"])

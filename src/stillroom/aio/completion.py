@@ -52,13 +52,25 @@ async def _complete(
     on_given_up: Callable[[], Exception],
 ) -> None:
     waiting = asyncio.current_task()
-    # Under the name of the task that it works for, which messages name.
-    task = asyncio.create_task(work, name=waiting.get_name() if waiting is not None else None)
+    begun = False
+
+    async def begin() -> None:
+        nonlocal begun
+        begun = True
+        await work
+
+    def start() -> asyncio.Task[None]:
+        # Under the name of the task that it works for, which messages name.
+        return asyncio.create_task(begin(), name=waiting.get_name() if waiting is not None else None)
+
+    task = start()
     cancelled: asyncio.CancelledError | None = None
     clock = asyncio.get_running_loop().time
     end = None if limit is None else clock() + limit
     attempts = 0
-    while not task.done() and attempts <= _ATTEMPTS:
+    while (not begun or not task.done()) and attempts <= _ATTEMPTS:
+        if task.done():  # cancelled before its first step: the event loop is shutting down, and cancels each task once
+            task = start()
         left = None if end is None else end - clock()
         if left is not None and left <= 0:
             if attempts == 0:

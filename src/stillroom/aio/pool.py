@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
 
 from ..pool import FairQueuePool, Gate, Ticket, current_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy.pool import PoolProxiedConnection
 
 
@@ -57,37 +55,62 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
     Same as `FairQueuePool`, but for asyncio.
     """
 
+    def __init__(self, *args: Any, **kw: Any):
+        super().__init__(*args, **kw)
+        # An event loop keeps weak references only: what must not be collected before it is done is kept here.
+        self._under_way: set[asyncio.Task[PoolProxiedConnection]] = set()
+
     def enter(self, gate: Gate) -> Ticket:
         return gate.enter(self.wait_limit, TaskWaiter, current_task())
 
-    def check_out(self) -> PoolProxiedConnection:
+    def check_out(self, ticket: Ticket | None) -> PoolProxiedConnection:
         """
         Same as `FairQueuePool.check_out`, but a connection that is being opened is not lost by a cancellation.
         """
-        return await_only(_opened(super().check_out))
+        return await_only(self._taken(ticket))
 
+    async def _taken(self, ticket: Ticket | None) -> PoolProxiedConnection:
+        """
+        Take a connection in a task of its own; if nobody waits for it any more, it goes straight back to the pool.
 
-_closing: set[asyncio.Task[Any]] = set()
-"""What must not be collected before it is done: an event loop keeps weak references only."""
+        Drivers and SQLAlchemy drop one that is cancelled half-way: the server keeps it until the garbage collector
+        comes.
+        """
+        wanted = True
 
+        def take() -> PoolProxiedConnection:
+            connection = super(AsyncFairQueuePool, self).check_out(ticket)
+            if not wanted:
+                connection.close()
+            return connection
 
-async def _opened(check_out: Callable[[], PoolProxiedConnection]) -> PoolProxiedConnection:
-    """
-    Open a connection in a task of its own.
+        def done(task: asyncio.Task[PoolProxiedConnection]) -> None:
+            self._under_way.discard(task)
+            if ticket is not None and task.cancelled():  # by the end of the event loop, before its first step perhaps
+                ticket.gate.leave(ticket)
 
-    Drivers and SQLAlchemy drop one that is cancelled half-way: the server keeps it until the garbage collector comes.
-    """
-    opening = asyncio.create_task(greenlet_spawn(check_out))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        closing = asyncio.create_task(_close_when_open(opening))
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-        raise
+        taking = asyncio.create_task(greenlet_spawn(take))
+        self._under_way.add(taking)
+        taking.add_done_callback(done)
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            wanted = False
+            if taking.done() and not taking.cancelled() and taking.exception() is None:
+                await greenlet_spawn(taking.result().close)
+            raise
 
+    def dispose(self) -> None:
+        """
+        Same as `AsyncAdaptedQueuePool.dispose`, but waits for what is still being opened: nobody might close that.
+        """
+        try:
+            if in_greenlet() and asyncio.current_task() not in self._under_way:
+                await_only(self._settled())
+        finally:
+            super().dispose()
 
-async def _close_when_open(opening: asyncio.Task[PoolProxiedConnection]) -> None:
-    with contextlib.suppress(Exception):  # nobody asks for this connection any more
-        connection = await opening
-        await greenlet_spawn(connection.invalidate)
+    async def _settled(self) -> None:
+        loop = asyncio.get_running_loop()
+        while tasks := [task for task in self._under_way if task.get_loop() is loop]:
+            await asyncio.wait(tasks)

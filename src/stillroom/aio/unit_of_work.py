@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from ..core import SessionRole
     from ..declared import Declared
+    from ..status import SessionRole
 
 _NO_OPTIONS = UnitOptions()
 _SLACK = 1.0

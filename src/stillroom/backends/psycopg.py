@@ -6,16 +6,41 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg import generators
+from psycopg.pq import ConnStatus, TransactionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
+_OK = ConnStatus.OK
 _IDLE = TransactionStatus.IDLE
 _IN_ERROR = TransactionStatus.INERROR
 _LYING_COMMIT = (
     "the transaction was rolled back, not committed: an earlier error had aborted it, and that error was swallowed"
 )
+
+
+class _Packet(psycopg.Pipeline):
+    """
+    A pipeline for one exchange: what is queued goes out in one network message, and every answer is awaited.
+
+    No Flush goes behind the Sync that ends it, unlike in the driver's own pipelines. The server takes any message as a
+    sign that the client goes on, and stops its clock of idle_in_transaction_session_timeout; after a Flush it does not
+    start it again.
+    """
+
+    def exchange(self) -> Generator[Any, Any, None]:
+        """
+        Send what is queued, and await the answers.
+        """
+        while self.command_queue:
+            self.command_queue.popleft()()
+        self.pgconn.pipeline_sync()
+        self.result_queue.append(None)
+        yield from generators.send(self.pgconn)
+        yield from self._fetch_gen(flush=False)
+
+    _communicate_gen = exchange  # the driver's name for it
 
 
 class _Beginning:
@@ -36,11 +61,12 @@ class _Beginning:
     after_begin: tuple[bytes, ...] = ()
     autocommit: Any
     pgconn: Any
+    _pipeline: Any
 
     def needs_begin(self) -> bool:
         return (
-            bool(self.begin or self.begin_once)
-            and self.pgconn.transaction_status == _IDLE
+            self.pgconn.transaction_status == _IDLE
+            and bool(self.begin or self.begin_once)
             # SQLAlchemy switches the driver's autocommit off when the user sets `isolation_level` on a connection.
             and self.autocommit
         )
@@ -51,30 +77,35 @@ class _Beginning:
         self.after_begin = ()
         return opening
 
-    def enqueue_opening(self, pipeline: Any) -> None:
-        # As the driver queues its own COMMIT in a pipeline: a command, and a result that is only checked.
-        opening = self.take_opening()
-        queue, send = pipeline.command_queue, self.pgconn.send_query_params
+    def _send_opening(self) -> None:
+        for command in self.take_opening():
+            self.pgconn.send_query_params(command, None)
 
-        def send_all() -> None:
-            for command in opening:
-                send(command, None)
-            while queue:  # the statement, which the driver has queued meanwhile: both go out as one packet
-                queue.popleft()()
+    def begins_apart(self, query: Any, params: Any) -> bool:
+        """
+        Say whether BEGIN cannot go along with a statement: in the user's own pipeline, and with several in one string.
+        """
+        return bool(self.pgconn.pipeline_status) or (not params and isinstance(query, str) and ";" in query[:-1])
 
-        queue.append(send_all)
-        pipeline.result_queue.extend([None] * len(opening))
-
-
-def _end_with_sync(pipeline: Any) -> None:
-    """
-    Keep the driver from sending a Flush behind the Sync that ends a pipeline.
-
-    The server takes any message as a sign that the client goes on, and stops its clock of
-    idle_in_transaction_session_timeout; after a Flush it does not start it again.
-    """
-    if (fetch := getattr(pipeline, "_fetch_gen", None)) is not None:
-        pipeline._fetch_gen = lambda **_: fetch(flush=False)  # noqa: SLF001  # no public switch
+    def beginning(self, statement: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+        """
+        Take the steps of a cursor's `statement`, with BEGIN in front of what it sends.
+        """
+        pgconn: Any = self.pgconn
+        connection: Any = self
+        pipeline = self._pipeline = _Packet(connection)
+        # As the driver queues its own COMMIT in a pipeline: a command, and results that are only checked.
+        pipeline.command_queue.append(self._send_opening)
+        pipeline.result_queue.extend([None] * (1 + len(self.after_begin)))
+        pgconn.enter_pipeline_mode()
+        try:
+            yield from statement
+            if pipeline.command_queue:  # the driver gives up a prepared statement
+                yield from pipeline.exchange()
+        finally:
+            self._pipeline = None  # which refers to the connection in its turn
+            if pgconn.status == _OK:
+                pgconn.exit_pipeline_mode()
 
 
 class Connection(_Beginning, psycopg.Connection[Any]):
@@ -90,8 +121,9 @@ class Connection(_Beginning, psycopg.Connection[Any]):
 
     def open_transaction(self) -> None:
         if self.needs_begin():
-            for command in self.take_opening():
-                psycopg.Cursor(self).execute(command)
+            with self.pipeline():
+                for command in self.take_opening():
+                    psycopg.Cursor(self).execute(command)
 
 
 class Cursor(psycopg.Cursor[Any]):
@@ -99,15 +131,17 @@ class Cursor(psycopg.Cursor[Any]):
     A cursor that brings BEGIN along where one is due.
     """
 
+    __slots__ = ()
+
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection: Any = self.connection
-        if connection.pgconn.transaction_status != _IDLE or not connection.needs_begin():
+        if not connection.needs_begin():
             return super().execute(query, params, **options)
-        with connection.pipeline() as pipeline:
-            connection.enqueue_opening(pipeline)
-            super().execute(query, params, **options)
-            _end_with_sync(pipeline)
-        pipeline.__dict__.pop("_fetch_gen", None)  # a pipeline that refers to itself waits for the garbage collector
+        if connection.begins_apart(query, params):
+            connection.open_transaction()
+            return super().execute(query, params, **options)
+        with connection.lock:
+            connection.wait(connection.beginning(self._execute_gen(query, params, **options)))
         return self
 
     def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
@@ -150,8 +184,9 @@ class AsyncConnection(_Beginning, psycopg.AsyncConnection[Any]):
 
     async def open_transaction(self) -> None:
         if self.needs_begin():
-            for command in self.take_opening():
-                await psycopg.AsyncCursor(self).execute(command)
+            async with self.pipeline():
+                for command in self.take_opening():
+                    await psycopg.AsyncCursor(self).execute(command)
 
 
 class AsyncCursor(psycopg.AsyncCursor[Any]):
@@ -159,15 +194,17 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
     Same as `Cursor`, but for asyncio.
     """
 
+    __slots__ = ()
+
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection: Any = self.connection
-        if connection.pgconn.transaction_status != _IDLE or not connection.needs_begin():
+        if not connection.needs_begin():
             return await super().execute(query, params, **options)
-        async with connection.pipeline() as pipeline:
-            connection.enqueue_opening(pipeline)
-            await super().execute(query, params, **options)
-            _end_with_sync(pipeline)
-        pipeline.__dict__.pop("_fetch_gen", None)
+        if connection.begins_apart(query, params):
+            await connection.open_transaction()
+            return await super().execute(query, params, **options)
+        async with connection.lock:
+            await connection.wait(connection.beginning(self._execute_gen(query, params, **options)))
         return self
 
     async def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
