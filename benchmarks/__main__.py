@@ -15,12 +15,34 @@ from pathlib import Path
 
 from .report import Result, Scale
 
-NAMES = ("unit", "asynchronous", "wire", "trips", "pool", "sqlite", "imports")
+NAMES = (
+    "unit",
+    "asynchronous",
+    "wire",
+    "trips",
+    "pool",
+    "sqlite",
+    "reading",
+    "results",
+    "paging",
+    "bulk",
+    "domain",
+    "requests",
+    "imports",
+)
 """The modules, each with a question in its docstring and a function `run`."""
 
 _PACKAGES = (
     *("SQLAlchemy", "psycopg", "asyncpg", "aiosqlite", "PyMySQL"),
-    *("Flask-SQLAlchemy", "Flask-SQLAlchemy-Lite", "oslo.db", "zope.sqlalchemy", "advanced-alchemy"),
+    *(
+        "Flask-SQLAlchemy",
+        "Flask-SQLAlchemy-Lite",
+        "oslo.db",
+        "zope.sqlalchemy",
+        "advanced-alchemy",
+        "sqlmodel",
+        "pydantic",
+    ),
 )
 
 

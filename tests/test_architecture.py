@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"context", "declared", "hooks", "retry", "sessions"}),
     frozenset({"core", "ending", "two_phase", "unit_of_work", "verification"}),
     # `Databases.unit_of_work()` makes units of work, so the databases stand above the unit; it knows them by type only.
-    frozenset({"database", "databases", "propagation", "replicas", "scoped"}),
+    frozenset({"database", "databases", "propagation", "replicas", "scoped", "web"}),
     frozenset({"repository", "recording"}),
 )
 
@@ -42,10 +42,10 @@ BESIDE = "aio"
 BORDER = frozenset({"integrations", "cli", "panel", "migrations", "testing", "demo"})
 
 # The modules whose names without an underscore are public, beside `stillroom` itself and the border's own.
-PUBLIC = frozenset({"errors", "classification", "settings", "models", "repository", "recording"})
+PUBLIC = frozenset({"errors", "classification", "settings", "models", "repository", "recording", "web"})
 
 # The modules that hand out asynchronous objects; they load the facade when it is first asked for.
-LOADS_AIO_LATE = frozenset({"", "database", "databases", "propagation"})
+LOADS_AIO_LATE = frozenset({"", "database", "databases", "propagation", "web"})
 
 # What a program that only imports Stillroom must not pay for.
 NOT_LOADED = {

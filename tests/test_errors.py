@@ -24,7 +24,10 @@ BASES = {
     errors.NotConfigured: (RuntimeError,),
     errors.AlreadyConfigured: (RuntimeError,),
     errors.UnknownDatabase: (LookupError,),
+    errors.UnknownQuery: (AttributeError, KeyError),
     errors.MissingDriver: (ImportError,),
+    errors.MissingExtra: (errors.MissingDriver,),
+    errors.BadRow: (ValueError,),
     errors.NoUnitOfWork: (RuntimeError,),
     errors.UnitOfWorkEnded: (exc.InvalidRequestError,),
     errors.ConcurrentUseError: (exc.InvalidRequestError,),
@@ -40,6 +43,9 @@ BASES = {
     errors.NotDisposable: (PermissionError,),
     errors.NotFound: (exc.NoResultFound,),
     errors.MultipleFound: (exc.MultipleResultsFound,),
+    errors.InvalidCursor: (ValueError,),
+    errors.InvalidListQuery: (ValueError,),
+    errors.InvalidSQLFile: (ValueError,),
     errors.DriverError: (exc.DBAPIError,),
     errors.UniqueViolation: (errors.DriverError, exc.IntegrityError),
     errors.ForeignKeyViolation: (errors.DriverError, exc.IntegrityError),
@@ -77,6 +83,8 @@ def example(cls: type[errors.StillroomError]) -> errors.StillroomError:
         return cls("hooks failed", [ValueError("one"), KeyError("two")])
     arguments: dict[type[errors.StillroomError], dict[str, Any]] = {
         errors.SettingsError: {"path": "databases.main.url"},
+        errors.InvalidListQuery: {"parameter": "page", "value": "0"},
+        errors.BadRow: {"number": 3, "column": "name", "model": int},
         errors.MissingDriver: {"extra": "postgresql", "name": "psycopg"},
         errors.PoolTimeout: {"holders": ["thread 1", "thread 2"]},
         errors.PartialCommitError: {

@@ -597,7 +597,7 @@ def secretive() -> dict[str, Any]:
 
 
 def test_no_way_of_showing_settings_shows_a_secret() -> None:
-    settings = made({"main": secretive()})
+    settings = made({"main": secretive()}, secret_key=SECRET * 3)
     main = settings["main"]
     shown = [
         repr(settings),
@@ -612,6 +612,23 @@ def test_no_way_of_showing_settings_shows_a_secret() -> None:
     assert [text for text in shown if SECRET in text] == []
     assert main.url.password == SECRET
     assert main.connect_args["password"] == SECRET
+    assert settings.secret_key == SECRET * 3
+
+
+@pytest.mark.parametrize("value", [SECRET, "", 7, [SECRET]])
+def test_a_secret_key_that_is_too_short_is_refused_without_being_shown(value: Any) -> None:
+    with pytest.raises(SettingsError, match="secret_key: expected a text of 16 characters or more") as caught:
+        Settings.from_mapping({"databases": {"main": {"url": PG}}, "secret_key": value}, environ={})
+    assert SECRET not in frames_of_ours(caught.value)
+
+
+def test_the_secret_key_comes_from_the_environment_too() -> None:
+    tables = {"databases": {"main": {"url": PG}}, "secret_key": "${SHOP_KEY}"}
+    settings = Settings.from_mapping(tables, environ={"SHOP_KEY": "0123456789abcdef"})
+    assert settings.secret_key == "0123456789abcdef"
+    written = settings.to_dict(masked=False)
+    del written["profile"]
+    assert Settings.from_mapping(written, environ={}) == settings
 
 
 def frames_of_ours(error: BaseException) -> str:

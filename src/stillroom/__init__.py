@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .classification import Kind, classify, is_retryable
@@ -9,6 +10,7 @@ from .database import Database, ServerStatus
 from .databases import Databases
 from .errors import (
     AlreadyConfigured,
+    BadRow,
     CheckViolation,
     CommitOutcomeUnknown,
     ConcurrentUseError,
@@ -20,10 +22,14 @@ from .errors import (
     ForeignKeyViolation,
     ForkedConnection,
     HookError,
+    InvalidCursor,
     InvalidData,
+    InvalidListQuery,
     InvalidSQL,
+    InvalidSQLFile,
     LockTimeout,
     MissingDriver,
+    MissingExtra,
     MultipleFound,
     MultipleWritesRefused,
     NotConfigured,
@@ -49,21 +55,30 @@ from .errors import (
     UnitOfWorkEnded,
     UnitOfWorkTimeout,
     UnknownDatabase,
+    UnknownQuery,
 )
 from .retry import Retry
 from .settings import DatabaseSettings, Settings
-from .status import Status, UnitOptions
+from .status import SessionRole, Status, UnitOptions
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from .aio import AsyncUnitOfWork
+    from .aio.repository import AsyncReadRepository, AsyncRepository, AsyncWriteRepository
+    from .repository import ReadRepository, Repository, WriteRepository
     from .two_phase import InDoubt
+    from .web import CommitPolicy
 
 __all__ = [
     "AlreadyConfigured",
+    "AsyncReadRepository",
+    "AsyncRepository",
     "AsyncUnitOfWork",
+    "AsyncWriteRepository",
+    "BadRow",
     "CheckViolation",
     "CommitOutcomeUnknown",
+    "CommitPolicy",
     "ConcurrentUseError",
     "Database",
     "DatabaseSettings",
@@ -77,11 +92,15 @@ __all__ = [
     "ForkedConnection",
     "HookError",
     "InDoubt",
+    "InvalidCursor",
     "InvalidData",
+    "InvalidListQuery",
     "InvalidSQL",
+    "InvalidSQLFile",
     "Kind",
     "LockTimeout",
     "MissingDriver",
+    "MissingExtra",
     "MultipleFound",
     "MultipleWritesRefused",
     "NoUnitOfWork",
@@ -94,9 +113,12 @@ __all__ = [
     "PoolTimeout",
     "PropagationError",
     "ReadOnlyError",
+    "ReadRepository",
+    "Repository",
     "Retry",
     "SerializationFailure",
     "ServerStatus",
+    "SessionRole",
     "Settings",
     "SettingsError",
     "StatementCancelled",
@@ -113,20 +135,29 @@ __all__ = [
     "UnitOfWorkTimeout",
     "UnitOptions",
     "UnknownDatabase",
+    "UnknownQuery",
+    "WriteRepository",
     "classify",
     "is_retryable",
 ]
 __version__ = "0.1.0"
 
 
+# Imported on demand: some need greenlet, the others are not needed by every program that imports this package.
+_ON_DEMAND = {
+    "AsyncReadRepository": ".aio.repository",
+    "AsyncRepository": ".aio.repository",
+    "AsyncUnitOfWork": ".aio",
+    "AsyncWriteRepository": ".aio.repository",
+    "CommitPolicy": ".web",
+    "InDoubt": ".two_phase",
+    "ReadRepository": ".repository",
+    "Repository": ".repository",
+    "WriteRepository": ".repository",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # Imported on demand: the one needs greenlet, the other is needed by few.
-    if name == "AsyncUnitOfWork":
-        from .aio import AsyncUnitOfWork
-
-        return AsyncUnitOfWork
-    if name == "InDoubt":
-        from .two_phase import InDoubt
-
-        return InDoubt
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ON_DEMAND[name], __name__), name)

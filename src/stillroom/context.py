@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Unit(Protocol):
     """
     What the context needs of a unit of work, synchronous or not.
+
+    Attributes:
+        outer: The one that was current when it was entered.
+        in_threads: Returns the blocking one that stands for it in threads that run in a copy of its context.
     """
 
     outer: Unit | None
+    in_threads: Callable[[], Unit] | None
 
     @property
     def databases(self) -> Any: ...
@@ -53,7 +61,19 @@ def innermost(databases: object) -> Unit | None:
     unit = _current.get()
     while unit is not None and unit.databases is not databases:
         unit = unit.outer
+    if unit is not None and unit.in_threads is not None and not _in_event_loop():
+        return unit.in_threads()
     return unit
+
+
+def _in_event_loop() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _forget_parent() -> None:

@@ -83,19 +83,26 @@ class Database:
         settings: Its settings, or only its URL.
         name: Its name, for messages.
         application: The name that the server shows for our connections, where it shows one.
+        secret_key: What cursors of pages are signed with; None for a key derived from the URL.
 
     Raises:
         SettingsError: The URL or a setting is not valid.
     """
 
     def __init__(
-        self, settings: DatabaseSettings | URL | str, *, name: str = "main", application: str = "stillroom"
+        self,
+        settings: DatabaseSettings | URL | str,
+        *,
+        name: str = "main",
+        application: str = "stillroom",
+        secret_key: str | None = None,
     ) -> None:
         if not isinstance(settings, DatabaseSettings):
             url = settings.render_as_string(hide_password=False) if isinstance(settings, URL) else settings
             settings = Settings.from_mapping({"default": name, "databases": {name: {"url": url}}}, environ={})[name]
         self.name = name
         self.application = application
+        self.secret_key = secret_key
         self.settings = settings
         self.backend = backend_for(settings.url)
         self.has_decisions = False

@@ -76,9 +76,9 @@ class Databases:
                     f"{units} unit(s) of work are open, so the databases cannot be configured anew; end them first"
                 )
             self.close()
-        application = settings.application
         databases = {
-            name: Database(each, name=name, application=application) for name, each in settings.databases.items()
+            name: Database(each, name=name, application=settings.application, secret_key=settings.secret_key)
+            for name, each in settings.databases.items()
         }
         self._declared = Declared(self, databases, settings.default, settings.on_multiple_writes)
         self._settings = settings

@@ -1,5 +1,7 @@
 """
 Every exception that Stillroom raises; each is also the nearest builtin or SQLAlchemy class.
+
+It has more than 600 lines because they are looked for in one place.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyConfigured",
+    "BadRow",
     "CheckViolation",
     "CommitOutcomeUnknown",
     "ConcurrentUseError",
@@ -24,10 +27,14 @@ __all__ = [
     "ForeignKeyViolation",
     "ForkedConnection",
     "HookError",
+    "InvalidCursor",
     "InvalidData",
+    "InvalidListQuery",
     "InvalidSQL",
+    "InvalidSQLFile",
     "LockTimeout",
     "MissingDriver",
+    "MissingExtra",
     "MultipleFound",
     "MultipleWritesRefused",
     "NoUnitOfWork",
@@ -53,6 +60,7 @@ __all__ = [
     "UnitOfWorkEnded",
     "UnitOfWorkTimeout",
     "UnknownDatabase",
+    "UnknownQuery",
 ]
 
 
@@ -130,6 +138,12 @@ class MissingDriver(StillroomError, ImportError):
     def __reduce__(self) -> tuple[Any, ...]:
         # ImportError keeps these outside of __dict__.
         return _rebuild, (type(self), self.args), {**self.__dict__, "msg": self.msg, "name": self.name}
+
+
+class MissingExtra(MissingDriver):
+    """
+    A library is not installed that one of Stillroom's extras brings.
+    """
 
 
 class NoUnitOfWork(StillroomError, RuntimeError):
@@ -254,13 +268,81 @@ class NotDisposable(StillroomError, PermissionError):
 class NotFound(StillroomError, exc.NoResultFound):
     """
     A row was required and there is none.
+
+    Attributes:
+        model: the mapped class, or None.
+        keys: the primary keys that are missing, where rows were looked for by key.
     """
+
+    def __init__(self, message: str, *, model: type[Any] | None = None, keys: Iterable[Any] = ()) -> None:
+        super().__init__(message)
+        self.model = model
+        self.keys = tuple(keys)
 
 
 class MultipleFound(StillroomError, exc.MultipleResultsFound):
     """
     One row was required and there are more.
+
+    Attributes:
+        model: the mapped class, or None.
     """
+
+    def __init__(self, message: str, *, model: type[Any] | None = None) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+class BadRow(StillroomError, ValueError):
+    """
+    A row of many does not fit; where they were to be written, none of them was. Its cause is the error of that row.
+
+    Attributes:
+        number: which row, counted from 1.
+        column: the attribute that does not fit, or None where the database does not tell.
+        model: the mapped class.
+    """
+
+    def __init__(self, message: str, *, number: int, column: str | None = None, model: type[Any] | None = None) -> None:
+        super().__init__(message)
+        self.number = number
+        self.column = column
+        self.model = model
+
+
+class InvalidSQLFile(StillroomError, ValueError):
+    """
+    A file of SQL is not what ``load_sql`` can read: a query without a name or a text, or two with one name.
+    """
+
+
+class UnknownQuery(StillroomError, AttributeError, KeyError):
+    """
+    A file of SQL has no query of that name.
+    """
+
+    __str__ = Exception.__str__  # KeyError shows the repr of its text
+
+
+class InvalidCursor(StillroomError, ValueError):
+    """
+    A cursor of a page was changed, or belongs to another question.
+    """
+
+
+class InvalidListQuery(StillroomError, ValueError):
+    """
+    A web query string asks for what a ``ListQuery`` does not declare, or with a value that does not fit.
+
+    Attributes:
+        parameter: the name in the query string.
+        value: what it had, or None.
+    """
+
+    def __init__(self, message: str, *, parameter: str, value: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+        self.value = value
 
 
 class _DatabaseFailure(StillroomError, exc.DBAPIError):
@@ -339,9 +421,13 @@ class DriverError(_DatabaseFailure):
         table: the table, or None.
         columns: the columns, empty where the driver does not tell.
         database: the name of the database, or None.
+        model: the mapped class, where a repository raised it.
+        key: the primary key, where a repository raised it for one row.
     """
 
     kind: ClassVar[str] = "driver_error"
+    model: type[Any] | None = None
+    key: Any = None
     constraint: str | None
     table: str | None
     columns: tuple[str, ...]

@@ -33,7 +33,7 @@ class _Lazily:
         return method
 
 
-_WORDS = r"pass(?:word|wd|wort|phrase|file|code)?|pwd|pw|secret|token|credentials?|api_?key|private_?key|access_?key"
+_WORDS = r"pass(?:word|wd|wort|phrase|file|code)?|pwd|pw|secret|token|credentials?|(?:api|private|access|secret)_?key"
 _NAME_OF_SECRET = rf"(?:[A-Za-z0-9]+[_.-])*[A-Za-z0-9]*?(?:{_WORDS})(?:[_.-]?(?:file|text|value|\d+))?"
 
 _IS_SECRET = _Lazily(_NAME_OF_SECRET, re.IGNORECASE)

@@ -42,6 +42,7 @@ class UnitOfWork:
     """
 
     outer: context.Unit | None = None
+    in_threads: Callable[[], context.Unit] | None = None
 
     def __init__(self, declared: Declared, options: UnitOptions = _NO_OPTIONS) -> None:
         self.core = UnitCore(declared, options, self)

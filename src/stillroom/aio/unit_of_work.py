@@ -36,6 +36,7 @@ class AsyncUnitOfWork:
     """
 
     outer: context.Unit | None = None
+    in_threads: Callable[[], context.Unit] | None = None
 
     def __init__(self, declared: Declared, options: UnitOptions = _NO_OPTIONS) -> None:
         self.core = AsyncUnitCore(declared, options, self)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from stillroom.models.base import DATABASE_KEY, ModelBase, database_of, make_base
 from stillroom.models.columns import DecimalNumber, UTCDateTime, UTCNow, annotation_types
 from stillroom.models.describe import describe, secret_columns, to_dict
-from stillroom.models.mixins import Timestamps, UUIDKey, Version
+from stillroom.models.mixins import SoftDelete, Timestamps, UUIDKey, Version
 from stillroom.models.naming import NAMING_CONVENTION
 from stillroom.models.problems import ColumnsNotLoaded, InexactDecimal, InvalidModel, NaiveDatetime, UnknownColumn
 from stillroom.models.query import AsyncQueryMixin, QueryMixin, SelectMixin, SupportsSession, session_of
@@ -25,6 +25,7 @@ __all__ = [
     "NaiveDatetime",
     "QueryMixin",
     "SelectMixin",
+    "SoftDelete",
     "SupportsSession",
     "Timestamps",
     "UTCDateTime",

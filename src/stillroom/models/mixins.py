@@ -1,5 +1,5 @@
 """
-Columns that many models have: timestamps, a UUID key in the order of time, a version against lost updates.
+Columns that many models have: timestamps, a UUID key in the order of time, a version, a mark instead of a deletion.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stillroom.models.columns import UTCDateTime, UTCNow
 from stillroom.models.problems import InvalidModel
 from stillroom.models.uuid7 import uuid7
 
-__all__ = ["Timestamps", "UUIDKey", "Version"]
+__all__ = ["SoftDelete", "Timestamps", "UUIDKey", "Version"]
 
 # Mixins' columns stand in the table where people look for them: keys first, bookkeeping last.
 _FIRST, _LAST = -100, 900
@@ -50,6 +50,14 @@ class Timestamps:
     updated_at: Mapped[datetime] = mapped_column(
         UTCDateTime, default=_as_created, onupdate=_now, server_default=UTCNow(), sort_order=_LAST + 1
     )
+
+
+class SoftDelete:
+    """
+    ``deleted_at``, NULL while the row is there: a repository only marks a row that it deletes, and hides it.
+    """
+
+    deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None, sort_order=_LAST + 3)
 
 
 class UUIDKey:

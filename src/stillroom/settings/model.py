@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy.engine import URL
 
 from stillroom.errors import SettingsError, UnknownDatabase
-from stillroom.secrets import mask_mapping, mask_text, mask_url
+from stillroom.secrets import MASK, mask_mapping, mask_text, mask_url
 from stillroom.settings.checks import check_all
 from stillroom.settings.resolving import convert_database, overlay, resolve
 from stillroom.settings.schema import (
@@ -172,6 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         on_multiple_writes: what the commit of a unit of work that wrote to several databases does.
         profile: the chosen profile, or None.
         application: the name that the servers see for our connections.
+        secret_key: what cursors of pages are signed with, or None.
 
     Raises:
         SettingsError: anything is wrong; all of it is named, with full key paths.
@@ -182,13 +183,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_multiple_writes: MultipleWrites = "ordered"
     profile: str | None = None
     application: str = "stillroom"
+    secret_key: str | None = None
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
         reasons = {name: name_problem(name) for name in self.databases}
         problems += [Problem(f"databases.{name}", reason) for name, reason in reasons.items() if reason]
         for key in TOP_KEYS:
-            convert(key, key, getattr(self, key), TOP_KEYS, problems)
+            if key != "secret_key" or self.secret_key is not None:
+                convert(key, key, getattr(self, key), TOP_KEYS, problems)
         _check(self.databases, self.default, problems)
         if problems:
             raise _error(problems)
@@ -307,16 +310,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Write the settings as plain values, the databases without what is at its default.
 
         Args:
-            masked: False shows the passwords.
+            masked: False shows the passwords and the secret key.
 
         Returns:
             A new dict, such as the status command shows.
         """
         top = {key: getattr(self, key) for key in ("default", "on_multiple_writes", "profile", "application")}
+        if self.secret_key is not None:
+            top["secret_key"] = MASK if masked else self.secret_key
         return {
             **top,
             "databases": {name: database.to_dict(masked=masked) for name, database in self.databases.items()},
         }
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{key}={value!r}' for key, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # msgspec's own would show the secret key.
+        shown = {key: getattr(self, key) for key in self.__struct_fields__}
+        return list((shown | {"secret_key": self.secret_key and MASK}).items())
 
     def __getitem__(self, name: str) -> DatabaseSettings:
         return self.databases[name] if name in self.databases else self._unknown(name)

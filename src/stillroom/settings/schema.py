@@ -50,6 +50,7 @@ Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1)]
+SecretKey = Annotated[str, Meta(min_length=16)]
 ModuleName = Annotated[str, Meta(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]
 ObjectName = Annotated[str, Meta(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$")]
 
@@ -127,6 +128,7 @@ TOP_KEYS: Mapping[str, Key] = {
     "default": Key(Name, "the name of a database"),
     "on_multiple_writes": Key(MultipleWrites, "'ordered', 'two_phase' or 'refuse'"),
     "application": Key(Name, "a name, as text"),
+    "secret_key": Key(SecretKey, "a text of 16 characters or more, such as `openssl rand -hex 32` makes"),
 }
 
 LACKS: Mapping[str, Mapping[str, str]] = {
