@@ -9,11 +9,13 @@ BIN := $(VENV)/bin
 # URLS="a=… b=…"     databases of the demo on servers instead of SQLite files
 # ARGS="…"           further arguments of the demo or the benchmarks
 # TESTS="…"          what pytest is to run; WORKERS=n how many processes do it
+# AGAIN=yes          run what failed beside others once more, one by one, before it counts as failed
 DATA ?=
 URLS ?=
 ARGS ?=
 TESTS ?=
 WORKERS ?= 2
+AGAIN ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip install -qq --no-warn-script-location
@@ -31,11 +33,17 @@ help:
 	@echo "make docs         the pages, in docs/_build"
 	@echo "make clean        remove what was built, the virtualenvs too"
 
-# $(call pytest,bin directory): in parallel first, then one by one what measures time. 5: no test was selected.
+# $(call again,bin directory,mark): 5 is pytest's word for "no test was selected".
+define again
+|| test $$? -eq 5 || { test -n "$(AGAIN)" && echo "Once more, one by one:" \
+	&& $(1)/python -m pytest -q -p no:xdist --last-failed --last-failed-no-failures none -m $(2) $(TESTS); }
+endef
+
+# $(call pytest,bin directory): in parallel first, then one by one what measures time.
 define pytest
 @$(1)/python -c "import sqlalchemy; print('SQLAlchemy', sqlalchemy.__version__)"
-@$(1)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not alone" $(TESTS) || test $$? -eq 5
-@$(1)/python -m pytest -q -p no:xdist -m alone $(TESTS) || test $$? -eq 5
+@$(1)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not alone" $(TESTS) $(call again,$(1),"not alone")
+@$(1)/python -m pytest -q -p no:xdist -m alone $(TESTS) $(call again,$(1),alone)
 endef
 
 # $(call create,directory): an empty virtualenv, unless it is there.

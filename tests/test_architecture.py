@@ -42,7 +42,7 @@ BESIDE = "aio"
 BORDER = frozenset({"integrations", "cli", "panel", "migrations", "testing", "demo"})
 
 # The modules whose names without an underscore are public, beside `stillroom` itself and the border's own.
-PUBLIC = frozenset({"errors", "classification", "settings", "models", "repository", "recording", "web"})
+PUBLIC = frozenset({"errors", "classification", "secrets", "settings", "models", "repository", "recording", "web"})
 
 # The modules that hand out asynchronous objects; they load the facade when it is first asked for.
 LOADS_AIO_LATE = frozenset({"", "database", "databases", "propagation", "web"})

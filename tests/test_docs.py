@@ -11,6 +11,7 @@ import ast
 import asyncio
 import inspect
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -84,7 +85,14 @@ def test_the_snippets_of_a_page_work(path: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     text = path.read_text(encoding="utf-8")
-    assert run_page(text, str(path), tmp_path) == text.count("```python\n")
+    known = set(sys.modules)
+    try:
+        assert run_page(text, str(path), tmp_path) == text.count("```python\n")
+    finally:
+        own = {each.stem for each in tmp_path.iterdir()}
+        for name in set(sys.modules) - known:  # another page has a module of the same name
+            if name.partition(".")[0] in own:
+                del sys.modules[name]
 
 
 def test_the_readme_shows_a_program_that_works_as_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

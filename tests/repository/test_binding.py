@@ -282,6 +282,20 @@ def test_autocommit_tries_a_call_again(shop: Place) -> None:
         autocommit(shop, User, retry=Retry(attempts=1)).get(1)
 
 
+def test_a_call_that_is_tried_again_has_the_keys_of_a_generator_again(sqlite_shop: Place) -> None:
+    engine, tries = sqlite_shop.dbs["main"].engine, []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def fail(*_: Any) -> None:
+        tries.append(1)
+        if len(tries) < 2:
+            raise SerializationFailure("made up by the test")
+
+    users = autocommit(sqlite_shop, User, retry=Retry(attempts=2, base=0.001))
+    assert [user.name for user in users.get_many(number for number in (2, 1))] == ["Grace", "Ada"]
+    assert len(tries) == 2
+
+
 def test_a_commit_that_fails_under_autocommit_is_our_error(postgresql_shop: Place) -> None:
     create_tables(postgresql_shop, LazyBase.metadata)
     with pytest.raises(ForeignKeyViolation) as raised:

@@ -206,7 +206,16 @@ def test_a_value_that_a_file_has_wrong_is_a_bad_row(sqlite: Place, tmp_path: Pat
     assert (raised.value.number, raised.value.column) == (2, "amount")
 
 
-@pytest.mark.parametrize("content", [b'name,amount\n"open,1\n', b"name,amount\none\n", b'name,amount\n"a"b,1\n'])
-def test_what_is_no_csv_is_refused(sqlite: Place, content: bytes) -> None:
-    with sqlite.unit() as uow, pytest.raises(ValueError, match="CSV"):
-        sqlite.repository(Thing, uow).load(io.BytesIO(content), format="csv")
+@pytest.mark.parametrize(
+    ("format_", "content"),
+    [
+        ("csv", b'name,amount\none,1\n"open,1\n'),
+        ("csv", b"name,amount\none,1\ntwo\n"),
+        ("csv", b'name,amount\none,1\n"a"b,1\n'),
+        ("jsonl", b'{"name": "one"}\n{"name": \n'),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_a_bad_row(sqlite: Place, format_: Any, content: bytes) -> None:
+    with sqlite.unit() as uow, pytest.raises(BadRow) as raised:
+        sqlite.repository(Thing, uow).load(io.BytesIO(content), format=format_)
+    assert (raised.value.number, raised.value.column) == (2, None)

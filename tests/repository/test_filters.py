@@ -23,9 +23,14 @@ CASES: tuple[tuple[Any, list[int]], ...] = (
     (In(User.id, [1, 3, 9]), [ADA, EDSGER]),
     (In(User.id, None), ALL),
     (In("id", []), []),
+    (In("age", [36, None]), [ADA, PERCENT]),
+    (In("id", (number for number in (1, 2))), [ADA, GRACE]),
     (NotIn(User.email, ["ada@example.org"]), [GRACE, EDSGER, PERCENT]),
     (NotIn(User.id, None), ALL),
     (NotIn("id", []), ALL),
+    (NotIn("age", [36]), [GRACE, EDSGER, PERCENT]),
+    (NotIn("age", [36, None]), [GRACE, EDSGER]),
+    (NotIn("age", [None]), [ADA, GRACE, EDSGER]),
     (Between(User.age, 36, 72), [ADA, EDSGER]),
     (Between("age", 72), [GRACE, EDSGER]),
     (Between("age", high=36), [ADA]),
@@ -85,6 +90,29 @@ def test_the_name_of_a_column_means_the_alias_of_an_own_select(sqlite_shop: Plac
 def test_a_name_that_is_no_column_is_refused(sqlite_shop: Place) -> None:
     with sqlite_shop.unit() as uow, pytest.raises(UnknownColumn, match="User has no column 'nmae'"):
         sqlite_shop.repository(User, uow).list(In("nmae", ["Ada"]))
+
+
+def test_an_attribute_alone_is_a_condition_inside_of_a_filter_too(sqlite_shop: Place) -> None:
+    with sqlite_shop.unit() as uow:
+        users = sqlite_shop.repository(User, uow)
+        assert (users.count(Not(User.age)), users.count(AnyOf(User.age, User.id == PERCENT))) == (0, 4)
+
+
+def test_what_is_no_condition_is_refused_inside_of_a_filter_too(sqlite_shop: Place) -> None:
+    with sqlite_shop.unit() as uow, pytest.raises(TypeError, match="'age > 3' is no condition"):
+        sqlite_shop.repository(User, uow).list(AnyOf("age > 3"))  # type: ignore[arg-type]
+
+
+def test_the_values_of_a_generator_are_kept_for_the_total(sqlite_shop: Place) -> None:
+    with sqlite_shop.unit() as uow:
+        users = sqlite_shop.repository(User, uow)
+        assert users.page(9, 1, In("id", (number for number in (1, 2)))).total == 2
+
+
+@pytest.mark.parametrize("filter_", [In, NotIn])
+def test_one_text_is_no_list_of_values(filter_: Any) -> None:
+    with pytest.raises(TypeError, match=r"give a list of them, \['Ada'\]"):
+        filter_("name", "Ada")
 
 
 def test_a_search_in_numbers_is_refused(sqlite_shop: Place) -> None:

@@ -4,6 +4,7 @@ The read side: by key, by condition, in order, locked, and as a stream.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.orm import aliased, joinedload, selectinload
 
-from stillroom import LockTimeout, MultipleFound, NotFound
+from stillroom import AsyncRepository, LockTimeout, MultipleFound, NotFound
 from stillroom.models import UnknownColumn
 from tests.repository.models import Line, Note, Order, User
 
@@ -379,6 +380,27 @@ def test_a_stream_that_is_left_early_leaves_the_session_usable(standing_shop: Pl
         next(stream)
         stream.close()
         assert users.count() == 4
+
+
+@pytest.mark.parametrize("turns", [0, 3])
+def test_a_loop_that_breaks_leaves_its_session_usable_in_asyncio(standing_shop: Place, turns: int) -> None:
+    if standing_shop.runner is None:
+        pytest.skip("without asyncio the loop closes the stream itself, and at once")
+
+    async def broken_off() -> list[int]:
+        found = []
+        for _ in range(3):
+            async with standing_shop.dbs.async_unit_of_work() as uow:
+                users = AsyncRepository[User](uow)
+                async for user in users.stream(order_by="id", batch=1):
+                    found.append(user.id)
+                    break
+                for _ in range(turns):  # so that the event loop begins to close the stream
+                    await asyncio.sleep(0)
+                found.append(await users.count())
+        return found
+
+    assert standing_shop.runner.run(asyncio.wait_for(broken_off(), 60)) == [1, 4] * 3
 
 
 def test_a_stream_keeps_a_batch_in_memory_and_no_more(standing_shop: Place) -> None:

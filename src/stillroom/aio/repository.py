@@ -125,7 +125,7 @@ class AsyncReading(AsyncBound[M, R], Generic[M, R]):
         """
         Same as `Reading.get_many`, but for asyncio.
         """
-        return cast("list[R]", await self._run(reading.get_many, keys, options, missing))
+        return cast("list[R]", await self._run(reading.get_many, [*keys], options, missing))
 
     async def one(self, *where: Where, options: Sequence[ORMOption] = (), for_update: Lock = False, **equal: Any) -> R:
         """
@@ -310,7 +310,7 @@ class AsyncWriting(AsyncBound[M, R], Generic[M, R]):
         """
         Same as `Writing.add_all`, but for asyncio.
         """
-        return cast("list[R]", await self._run(writing.add_all, items))
+        return cast("list[R]", await self._run(writing.add_all, [*items]))
 
     async def create(self, **values: Any) -> R:
         """
@@ -346,7 +346,7 @@ class AsyncWriting(AsyncBound[M, R], Generic[M, R]):
         """
         Same as `Writing.delete_many`, but for asyncio.
         """
-        return cast("int", await self._run(writing.delete_many, keys))
+        return cast("int", await self._run(writing.delete_many, [*keys]))
 
     async def delete_where(self, *where: Where, all_rows: bool = False, **equal: Any) -> int:
         """

@@ -93,7 +93,10 @@ class AsyncUnitOfWork:
         if self._timer is not None and await _has_expired(self._timer, kind, error, traceback):
             late = core.timeout_error()
         try:
-            await self._complete(self._end(late or error))
+            if core.sessions or core.hooks.registered:
+                await self._complete(self._end(late or error))
+            else:
+                core.end(late or error)  # nothing in it waits
         finally:
             context.leave(self)
         if late is not None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+    import click
+
+    from stillroom import Databases
+
+__all__ = ["commands_for", "main"]
 
 USAGE = 2
 
@@ -31,4 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.stderr.write(f'The command line needs {missing}; install it with: pip install "stillroom[cli]"\n')
         sys.exit(USAGE)
+    # As `python -m stillroom` has it: the modules of the models are found where the command is run.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
     stillroom(args=None if arguments is None else list(arguments), prog_name="stillroom")
+
+
+def commands_for(databases: Databases) -> click.Group:
+    """
+    Return the commands for the databases of an application, to be added to a command line of its own.
+
+    Raises:
+        ImportError: click is not installed.
+    """
+    from stillroom.cli.embedded import Commands
+
+    return Commands(databases)

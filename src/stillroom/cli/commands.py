@@ -3,91 +3,19 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-import stillroom as package
-from stillroom import Databases, Settings
-from stillroom.cli import show
-from stillroom.cli.problems import OFF, explained
+from stillroom.cli import migrating, show
+from stillroom.cli.base import Common, as_json, command, stillroom
+from stillroom.cli.problems import OFF
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["stillroom"]
-
-
-@dataclass(frozen=True)
-class Common:
-    """
-    The options that all commands have.
-    """
-
-    config: Path | None = None
-    profile: str | None = None
-    debug: bool = False
-
-    def settings(self) -> Settings:
-        """
-        Read the settings that the options name.
-        """
-        return Settings.load(self.config, profile=self.profile)
-
-    @contextmanager
-    def databases(self) -> Iterator[Databases]:
-        """
-        Give the databases that the options name, and close them afterwards.
-        """
-        databases = Databases(self.settings())
-        try:
-            yield databases
-        finally:
-            databases.close()
-
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-
-
-def command(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
-    """
-    Make a command of a function that takes the common options first; its errors are explained.
-
-    Args:
-        *options: click's decorators for the other parameters.
-    """
-
-    def decorate(function: Callable[..., None]) -> click.Command:
-        def run(context: click.Context, /, **values: Any) -> None:
-            common: Common = context.obj
-            with explained(debug=common.debug):
-                function(common, **values)
-
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        decorated: Callable[..., None] = click.pass_context(run)
-        for option in reversed(options):
-            decorated = option(decorated)
-        return stillroom.command(function.__name__)(decorated)
-
-    return decorate
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", type=click.Path(path_type=Path), help="The settings' file; by default stillroom.toml.")
-@click.option("--profile", help="The profile of the settings, such as test.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(package.__version__, package_name="stillroom", prog_name="stillroom")
-@click.pass_context
-def stillroom(context: click.Context, /, **common: Any) -> None:
-    """
-    Look after the databases of an application.
-
-    Exit codes: 0 all is well; 1 something is off; 2 the usage or the settings are wrong.
-    """
-    context.obj = Common(**common)
+__all__ = ["Common", "migrating", "stillroom"]
 
 
 @command(as_json)
@@ -134,6 +62,20 @@ def recover(common: Common, *, min_age: float, dry_run: bool, as_json: bool) -> 
         show.show_recovered(found)
     if any(each.outcome == "left" for each in found):
         sys.exit(OFF)
+
+
+@command(click.option("-c", "line", metavar="LINE", help="Run a line, and show what its expressions give."))
+def shell(common: Common, *, line: str | None) -> None:
+    """
+    Open a Python shell (IPython where it is installed) with dbs, uow and the models.
+
+    The unit of work uow is committed by uow.commit(); the end rolls it back. The profile "shell" is chosen where it is
+    declared and no other one is asked for.
+    """
+    from stillroom.cli import interactive
+
+    with common.databases(preferred="shell") as databases:
+        interactive.run(databases, line)
 
 
 def _urls(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:

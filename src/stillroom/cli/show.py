@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from stillroom import InDoubt, ServerStatus, Settings
 
-__all__ = ["console", "print_json", "show_recovered", "show_servers", "show_settings"]
+__all__ = ["console", "print_json", "show_recovered", "show_rows", "show_servers", "show_settings"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -84,6 +84,16 @@ def show_recovered(found: Sequence[InDoubt]) -> None:
     for each in found:
         row = asdict(each)
         table.add_row(row["database"], row["gid"], f"{each.age:.0f}", row["outcome"], escape(row["reason"]))
+    console().print(table)
+
+
+def show_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """
+    Print rows of plain text under their headings.
+    """
+    table = _table(*headings)
+    for row in rows:
+        table.add_row(*map(escape, row))
     console().print(table)
 
 

@@ -95,8 +95,8 @@ class Described(Generic[M, R]):
         plan = cls.__dict__.get("_plan")
         if plan is None:
             if cls.model is None:
-                base = cls.__mro__[1].__name__
-                raise InvalidModel(f"{cls.__name__} names no model; write `class {cls.__name__}({base}[User])`")
+                ours = next(each.__name__ for each in cls.__mro__ if each.__module__.startswith("stillroom."))
+                raise InvalidModel(f"{cls.__name__} names no model; write `{ours}[User]`, with the mapped class")
             if cls.returns is None and (cls.renamed or hasattr(cls, "from_row") or hasattr(cls, "to_row")):
                 raise InvalidModel(
                     f"{cls.__name__} says how domain objects are made, but not of which class they are; write "

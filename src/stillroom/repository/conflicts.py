@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, literal, null
+from sqlalchemy import ClauseElement, Column, literal, null
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.expression import SelectBase
 
 from ..models import UnknownColumn
 from . import writing
@@ -79,6 +81,23 @@ def require_values(plan: Plan, aim: Target, given: Mapping[str, Any]) -> None:
         raise ValueError(
             f"match: {empty[0]!r} is None, and NULL never matches: each upsert would add another {plan.model.__name__}"
         )
+
+
+def require_insertable(plan: Plan, given: Mapping[str, Any]) -> None:
+    """
+    Refuse expressions that look at a row, before there is one.
+
+    Raises:
+        ValueError: One does; MariaDB would take it, and insert NULL.
+    """
+    for name, value in given.items():
+        expression = value.__clause_element__() if hasattr(value, "__clause_element__") else value
+        parts = list(visitors.iterate(expression)) if isinstance(expression, ClauseElement) else []
+        if any(isinstance(each, Column) for each in parts) and not any(isinstance(each, SelectBase) for each in parts):
+            raise ValueError(
+                f"{name}={str(expression)!r}: an upsert inserts this value, so it cannot be made of the row's own "
+                f"columns; use get_or_create of the {plan.model.__name__}, and then update"
+            )
 
 
 def initial(plan: Plan, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, and_, not_, or_
 
 from ..models import matching
 from .plan import attribute_of
+from .query import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,31 +30,43 @@ class In:
 
     Attributes:
         column: An attribute, or its name.
-        values: The values; None for no restriction, none at all for no rows.
+        values: The values, of which None is NULL; None instead of them for no restriction, none at all for no rows.
+
+    Raises:
+        TypeError: The values are one text.
     """
 
     column: Column
     values: Iterable[Any] | None
+
+    def __post_init__(self) -> None:
+        _keep(self)
 
     def condition(self, model: type[Any]) -> ColumnElement[bool] | None:
         """
         Return the condition, or None for no restriction.
         """
-        return None if self.values is None else _column(model, self.column).in_(list(self.values))
+        return None if self.values is None else among(_column(model, self.column), self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class NotIn:
     """
-    The column has none of the values, or is NULL.
+    The column has none of the values; NULL is none of them, unless None is.
 
     Attributes:
         column: An attribute, or its name.
-        values: The values; None for no restriction, none at all for all rows.
+        values: The values; None instead of them for no restriction, none at all for all rows.
+
+    Raises:
+        TypeError: The values are one text.
     """
 
     column: Column
     values: Iterable[Any] | None
+
+    def __post_init__(self) -> None:
+        _keep(self)
 
     def condition(self, model: type[Any]) -> ColumnElement[bool] | None:
         """
@@ -62,7 +75,9 @@ class NotIn:
         if self.values is None:
             return None
         column = _column(model, self.column)
-        return or_(column.not_in(list(self.values)), column.is_(None))
+        values, has_null = _apart(self.values)
+        others = column.not_in(values)
+        return and_(others, column.is_not(None)) if has_null else or_(others, column.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +200,7 @@ class AnyOf:
         """
         Return the condition, or None for no restriction.
         """
-        found = [each for each in (_condition(model, given) for given in self.conditions) if each is not None]
+        found = [each for each in (condition_of(model, given) for given in self.conditions) if each is not None]
         return or_(*found) if found else None
 
 
@@ -204,13 +219,50 @@ class Not:
         """
         Return the condition, or None for no restriction.
         """
-        condition = _condition(model, self.inner)
+        condition = condition_of(model, self.inner)
         return None if condition is None else not_(condition)
+
+
+def condition_of(model: type[Any], given: Any) -> ColumnElement[bool] | None:
+    """
+    Return the condition that an SQLAlchemy expression or a filter stands for; None for no restriction.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(given, ColumnElement) or hasattr(given, "__clause_element__"):
+        return cast("ColumnElement[bool]", given)
+    if isinstance(given, Filter):
+        return given.condition(model)
+    raise TypeError(
+        f"{given!r} is no condition: give an SQLAlchemy expression (User.age > 3), a filter or a keyword (age=3)"
+    )
+
+
+def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
+    """
+    Return `column IN values`, where None among the values finds NULL, which IN alone never does.
+    """
+    rest, has_null = _apart(values)
+    found: ColumnElement[bool] = column.in_(rest)
+    return or_(found, column.is_(None)) if has_null else found
+
+
+def _apart(values: Iterable[Any]) -> tuple[list[Any], bool]:
+    every = list(values)
+    rest = [each for each in every if each is not None]
+    return rest, len(rest) < len(every)
+
+
+def _keep(given: In | NotIn) -> None:
+    """
+    Keep the values of a generator: they are asked for again, for the total of a page or by a retry.
+    """
+    if isinstance(given.values, str | bytes):
+        raise TypeError(f"the values are {given.values!r}, one text: give a list of them, [{given.values!r}]")
+    if given.values is not None:
+        object.__setattr__(given, "values", tuple(given.values))
 
 
 def _column(model: type[Any], column: Column) -> ColumnElement[Any]:
     return cast("ColumnElement[Any]", attribute_of(model, column) if isinstance(column, str) else column)
-
-
-def _condition(model: type[Any], given: Any) -> ColumnElement[bool] | None:
-    return and_(given) if isinstance(given, ColumnElement) else given.condition(model)

@@ -65,6 +65,10 @@ class Plan:
         """
         Return the same plan, but rows that are softly deleted are seen.
         """
+        return self._showing_deleted
+
+    @cached_property
+    def _showing_deleted(self) -> Plan:
         return self._like(self.model, show_deleted=True)
 
     def of_alias(self, alias: Any) -> Plan:

@@ -62,7 +62,7 @@ class Reading(Bound[M, R], Generic[M, R]):
         Raises:
             NotFound: Some are not there; `keys` of the error has all of them.
         """
-        return cast("list[R]", self._run(reading.get_many, keys, options, missing))
+        return cast("list[R]", self._run(reading.get_many, [*keys], options, missing))
 
     def one(self, *where: Where, options: Sequence[ORMOption] = (), for_update: Lock = False, **equal: Any) -> R:
         """

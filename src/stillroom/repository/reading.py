@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -194,16 +194,43 @@ def _rest_saved(session: Session, plan: Plan, result: Any) -> Iterator[None]:
     if connection.dialect.name not in ("mysql", "mariadb"):
         yield
         return
+    turn: Any = _Turn() if connection.dialect.is_async else nullcontext()
+    is_read = True
 
     def take(*_: Any) -> None:
-        rest = result.raw.cursor_strategy.fetchall(result.raw, result.raw.cursor)
-        result.raw.cursor_strategy = FullyBufferedCursorFetchStrategy(None, initial_buffer=rest)
+        with turn:
+            if is_read:
+                rest = result.raw.cursor_strategy.fetchall(result.raw, result.raw.cursor)
+                result.raw.cursor_strategy = FullyBufferedCursorFetchStrategy(None, initial_buffer=rest)
 
-    events = ("before_cursor_execute", "commit", "rollback")
-    for name in events:
+    # Never removed: another task may be waiting inside of one, and they go with the connection of the transaction.
+    for name in ("before_cursor_execute", "commit", "rollback"):
         event.listen(connection, name, take)
     try:
         yield
     finally:
-        for name in events:
-            event.remove(connection, name, take)
+        with turn:
+            is_read = False
+            result.close()
+
+
+class _Turn:
+    """
+    A lock between tasks, for code inside of `AsyncSession.run_sync`.
+
+    A loop that is left early is closed by the event loop, in a task of its own, while the task that left it goes on
+    with the connection: two who read from one socket would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        from asyncio import Lock
+
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        from sqlalchemy.util import await_only
+
+        await_only(self._lock.acquire())
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

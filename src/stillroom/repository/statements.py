@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import UnaryExpression
 
-from .query import Filter
+from .filters import among, condition_of
 from .results.sql import NamedQuery
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def equality(plan: Plan, name: str, value: Any) -> ColumnElement[bool]:
     """
     column = plan.column(name)
     if isinstance(value, list | tuple | set | frozenset):
-        return column.in_(list(value))
+        return among(column, value)
     return cast("ColumnElement[bool]", column == value)  # SQLAlchemy makes IS NULL of None
 
 
@@ -83,20 +83,8 @@ def conditions(plan: Plan, where: Iterable[Any], equal: Mapping[str, Any]) -> li
         TypeError: One is neither an expression nor a filter.
         UnknownColumn: A keyword names no attribute of the model.
     """
-    found: list[ColumnElement[bool]] = []
-    for each in where:
-        if isinstance(each, ColumnElement) or hasattr(each, "__clause_element__"):
-            found.append(each)
-        elif isinstance(each, Filter):
-            condition = each.condition(plan.model)
-            if condition is not None:
-                found.append(condition)
-        else:
-            raise TypeError(
-                f"{each!r} is no condition: give an SQLAlchemy expression (User.age > 3), a filter or a keyword (age=3)"
-            )
-    found += [equality(plan, name, value) for name, value in equal.items()]
-    return found
+    found = [condition for each in where if (condition := condition_of(plan.model, each)) is not None]
+    return [*found, *(equality(plan, name, value) for name, value in equal.items())]
 
 
 def ordering(plan: Plan, order_by: Any) -> list[Any]:

@@ -134,12 +134,14 @@ def upsert(
     Insert a row, or update the one that is there; return it.
 
     Raises:
-        ValueError: No unique key has just the attributes `match`, or one of their values is missing.
+        ValueError: No unique key has just the attributes `match`, one of their values is missing, or a value is an
+            expression over the row itself.
         UniqueViolation: Another unique key is taken by another row.
     """
     given = writing.flat(plan, values)
     aim = conflicts.target(plan, given, match, update)
     conflicts.require_values(plan, aim, given)
+    conflicts.require_insertable(plan, given)
     session.flush()
     dialect = session.get_bind(plan.mapper).dialect
     if not fits_one_statement(plan, dialect.name):

@@ -40,7 +40,7 @@ class Writing(Bound[M, R], Generic[M, R]):
         """
         Same as `add`, but for many, in as few statements as can be.
         """
-        return cast("list[R]", self._run(writing.add_all, items))
+        return cast("list[R]", self._run(writing.add_all, [*items]))
 
     def create(self, **values: Any) -> R:
         """
@@ -98,7 +98,7 @@ class Writing(Bound[M, R], Generic[M, R]):
         """
         Delete the rows with these primary keys, and return how many there were.
         """
-        return cast("int", self._run(writing.delete_many, keys))
+        return cast("int", self._run(writing.delete_many, [*keys]))
 
     def delete_where(self, *where: Where, all_rows: bool = False, **equal: Any) -> int:
         """

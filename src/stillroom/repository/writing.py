@@ -48,7 +48,7 @@ def add_all(session: Session, plan: Plan, items: Iterable[Any]) -> list[Any]:
     converter = plan.converter
     entities = list(items) if converter is None else [converter.into(item, session) for item in items]
     session.add_all(entities)
-    with about(plan, _key_known(plan, entities)):
+    with about(plan, _key_known(entities)):
         settle(session, plan, entities)
     return plan.out_all(entities)
 
@@ -66,7 +66,7 @@ def insert(session: Session, plan: Plan, values: Mapping[str, Any]) -> Any:
     """
     entity = _made(plan, values)
     session.add(entity)
-    with about(plan, _key_known(plan, [entity])):
+    with about(plan, _key_known([entity])):
         settle(session, plan, [entity])
     return entity
 
@@ -78,7 +78,7 @@ def save(session: Session, plan: Plan, item: Any) -> Any:
     entity = session.merge(item) if plan.converter is None else _stored(session, plan, plan.converter, item)
     if not plan.sees(entity):
         entity.deleted_at = None  # what is stored is there
-    with about(plan, _key_known(plan, [entity])):
+    with about(plan, _key_known([entity])):
         settle(session, plan, [entity])
     return plan.out(entity)
 
@@ -105,7 +105,7 @@ def _made(plan: Plan, values: Mapping[str, Any]) -> Any:
     return entity
 
 
-def _key_known(plan: Plan, entities: list[Any]) -> Any:
+def _key_known(entities: list[Any]) -> Any:
     """
     Return the key that an error is about: of a single object, if it has one before it is sent.
     """
@@ -372,24 +372,27 @@ def _conditions(plan: Plan, query: Query, method: str, *, all_rows: bool) -> lis
 
     Raises:
         ValueError: There is none that restricts anything.
+        TypeError: It starts from a `text()`, or a `select()` of something else.
     """
     base, where = statements.base_of(query.where)
     if isinstance(base, TextClause):
         raise TypeError(f"{method} cannot read a text(); execute it as it is: session.execute(text(...))")
-    found = [each for each in statements.conditions(plan, where, query.equal) if not isinstance(each, True_)]
+    seen = statements.plan_for(plan, query)
+    found = [each for each in statements.conditions(seen, where, query.equal) if not isinstance(each, True_)]
     if not found and (base is None or base.whereclause is None) and not all_rows:
         raise ValueError(
             f"{method} without a condition is about every {plan.model.__name__}: if you mean that, say all_rows=True"
         )
-    if base is not None:
-        found.append(_among(plan, base))
+    if base is not None:  # what it joins is not there for the statement that changes the rows
+        found = [_among(plan, base.where(*found))]
     if plan.visible is not None:
         found.append(plan.visible)
     return found
 
 
 def _among(plan: Plan, base: Select[Any]) -> ColumnElement[bool]:
-    keys = base.with_only_columns(*plan.key_columns).subquery()
+    entity = base.column_descriptions[0]["entity"]  # an alias or a subclass has its own columns
+    keys = base.with_only_columns(*(getattr(entity, name) for name in plan.keys)).subquery()
     return (
         tuple_(*plan.key_columns).in_(select(*keys.c)) if len(keys.c) > 1 else plan.key_columns[0].in_(select(*keys.c))
     )

@@ -38,8 +38,8 @@ Role = Literal["logger"]
 
 # A database is read as `uow.main` and `dbs.main`: one of these names could not be reached.
 _RESERVED = """
-    any commit core databases doom info is_active logger on_commit on_rollback options outer reader rollback savepoint
-    session status writer
+    any commit core databases doom in_threads info is_active logger on_commit on_rollback options outer reader rollback
+    savepoint session status writer
     aclose async_transaction async_unit_of_work close configure current declared default has_current is_configured ping
     recover scoped settings transaction transactional unit_of_work with_session
     add begin database end execute flush get name nested override role snapshot token uow

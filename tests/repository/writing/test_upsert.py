@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 from stillroom.errors import UniqueViolation
 from stillroom.models import UnknownColumn
@@ -260,6 +260,18 @@ def test_upsert_says_what_is_wrong_with_its_names(shop: Shop) -> None:
                 people.upsert({"email": "a", name: None}, match=["email"])
 
     shop(body)
+
+
+def test_upsert_takes_sql_but_none_that_looks_at_the_row(shop: Shop) -> None:
+    def body(session: Session) -> tuple[str, int | None]:
+        people = People(session)
+        oldest = select(func.max(Person.age)).scalar_subquery()
+        with pytest.raises(ValueError, match="cannot be made of the row's own columns"):
+            people.upsert({"email": "ada@example.org", "age": Person.age + 1}, match=["email"])
+        ada = people.upsert({"email": "ada@example.org", "name": func.upper("ada"), "age": oldest}, match=["email"])
+        return ada.name, ada.age
+
+    assert shop(body) == ("ADA", None)
 
 
 def test_upsert_of_single_table_inheritance_makes_its_class_and_leaves_others_alone(shop: Shop) -> None:

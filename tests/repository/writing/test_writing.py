@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import event, inspect, select, true, update
+from sqlalchemy.orm import aliased
 from sqlalchemy.orm.exc import StaleDataError
 
 from stillroom.errors import NotFound
@@ -312,6 +313,30 @@ def test_update_where_takes_a_relationship_and_a_select(shop: Shop) -> None:
         return young.team_id, old.team_id
 
     assert shop(body) == (None, None)
+
+
+def test_a_select_of_an_alias_or_with_a_join_changes_its_own_rows_alone(shop: Shop) -> None:
+    def body(session: Session) -> list[str]:
+        people, team = People(session), Teams(session).create(name="red")
+        ada(session, team=team)
+        for name in ("Bea", "Cleo"):
+            people.create(email=f"{name}@example.org", name=name, age=20)
+        other = aliased(Person)
+        assert people.update_where(select(other), other.age > 30, name="Ada", values={"name": "Countess"}) == 1
+        assert people.update_where(select(Person).join(Team), Team.name == "red", values={"age": 37}) == 1
+        assert people.delete_where(select(other).where(other.name == "Bea")) == 1
+        assert Teams(session).count() == 1
+        return [f"{person.name} {person.age}" for person in people.list(order_by="id")]
+
+    assert shop(body) == ["Countess 37", "Cleo 20"]
+
+
+def test_a_select_of_another_class_changes_nothing(shop: Shop) -> None:
+    def body(session: Session) -> None:
+        with pytest.raises(TypeError, match="must select Person itself"):
+            People(session).delete_where(select(Team).where(Team.id > 0))
+
+    shop(body)
 
 
 def test_update_where_refuses_a_version_and_nothing_to_set(shop: Shop) -> None:

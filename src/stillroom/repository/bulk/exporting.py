@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
@@ -46,23 +47,21 @@ def export(
     chosen = formats.format_of(target, format_)
     statement = selection(plan, query)
     types = [each.type for each in statement.selected_columns] if isinstance(statement, Select) else None
-    count = 0
+    written = 0
     with _streamed(session, plan, statement) as result, _opened(target) as file:
         names = tuple(result.keys())
         writer = formats.writer(chosen, file, names, types or [NullType()] * len(names))
         for rows in result.partitions(_BATCH):
             writer.write(rows)
-            count += len(rows)
+            written += len(rows)
         writer.close()
-    return count
+    return written
 
 
 @contextlib.contextmanager
 def _streamed(session: Session, plan: Plan, statement: Any) -> Iterator[Result[Any]]:
     if isinstance(session, ReaderSession):
-        session = session(
-            snapshot=True
-        )  # a server-side cursor lives in a transaction, which a plain reader has none of
+        session = session(snapshot=True)  # a cursor lives in a transaction, and the statements of a reader have none
     where = {"mapper": plan.mapper}
     options = {"yield_per": _BATCH}
     if session.autoflush:
@@ -103,7 +102,7 @@ def exported(
     Read rows from a file that an export wrote, or that another program wrote in its form.
 
     Raises:
-        BadRow: A value is not what the model's column holds.
+        BadRow: A row of the file cannot be read, or a value is not what the model's column holds.
     """
     chosen = formats.format_of(source, format_)
     conversions = {
@@ -113,10 +112,15 @@ def exported(
     }
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(Path(source).open("rb")) if isinstance(source, str | os.PathLike) else source
-        for number, row in enumerate(formats.reader(chosen, file), start=1):
-            for name in row.keys() & conversions.keys():
-                try:
+        rows = formats.reader(chosen, file)
+        for number in count(1):
+            name = None
+            try:
+                row = next(rows, None)
+                if row is None:
+                    return
+                for name in row.keys() & conversions.keys():
                     row[name] = conversions[name](row[name])
-                except (msgspec.MsgspecError, ValueError) as error:
-                    raise bad_row(plan.model, number, error, name) from error
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise bad_row(plan.model, number, error, name) from error
             yield row

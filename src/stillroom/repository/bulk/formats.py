@@ -215,9 +215,9 @@ def _read_csv(file: IO[bytes]) -> Iterator[dict[str, Any]]:
     records = _records(line.decode() for line in file)
     names = [name or "" for name in next(records, [])]
     names[:1] = [names[0].removeprefix("\ufeff")] if names else []
-    for number, record in enumerate(records, start=1):
+    for record in records:
         if len(record) != len(names):
-            raise ValueError(f"row {number} of the CSV file has {len(record)} fields, and its header {len(names)}")
+            raise ValueError(f"it has {len(record)} fields, and the header of the CSV file {len(names)}")
         yield dict(zip(names, record, strict=True))
 
 
@@ -225,11 +225,15 @@ def _records(lines: Iterable[str]) -> Iterator[list[str | None]]:
     """
     Split lines into fields; an empty field is None, for Python's own reader does not tell it from `""`.
     """
-    text = ""
+    begun: list[str] = []
+    in_quotes = False
     for line in lines:
-        text += line
-        if text.count('"') % 2:
-            continue  # inside of quotes: the line goes on
+        begun.append(line)
+        in_quotes ^= line.count('"') % 2 == 1
+        if in_quotes:
+            continue  # the record goes on
+        text = "".join(begun)
+        begun.clear()
         record: list[str | None] = []
         position = 0
         while match := _FIELD.match(text, position):
@@ -241,8 +245,7 @@ def _records(lines: Iterable[str]) -> Iterator[list[str | None]]:
         if position != len(text):
             raise ValueError(f"this is no line of a CSV file: {text!r}")
         yield record
-        text = ""
-    if text:
+    if begun:
         raise ValueError("the CSV file ends inside of quotes")
 
 

@@ -1,0 +1,237 @@
+"""The commands that migrate databases; the work is done by the functions of `stillroom.migrations`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stillroom.cli import show
+from stillroom.cli.base import Common, as_json, command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stillroom.migrations import Outcome, Written
+
+__all__: list[str] = []
+
+one_or_all = click.argument("database", required=False)
+patience = (
+    click.option("--wait", type=click.FloatRange(min=0), default=600.0, show_default=True,
+                 help="How long another process that migrates is waited for, in seconds."),
+    click.option("--lock-timeout", type=click.FloatRange(min=0.001), default=0.2, show_default=True,
+                 help="How long a statement waits for a lock, in seconds; everybody else waits behind it."),
+    click.option("--retry-for", type=click.FloatRange(min=0), default=60.0, show_default=True,
+                 help="How long a revision that met such a lock is tried again, in seconds."),
+)  # fmt: skip
+
+
+@command(one_or_all)
+def init(common: Common, *, database: str | None) -> None:
+    """Make the directories for the revisions of one database, or of all."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        for directory in run.init(databases, database):
+            click.echo(f"made {directory}")
+
+
+@command(
+    one_or_all,
+    click.option("-m", "--message", required=True, help="What it does, in a few words."),
+    click.option("--autogenerate", is_flag=True, help="Write what brings the tables to the models."),
+    click.option("--allow-drops", is_flag=True, help="It may drop more than a few tables and columns."),
+    as_json,
+)
+def revision(common: Common, *, as_json: bool, **values: Any) -> None:
+    """Write a revision, to be read before it is run; with --autogenerate only where something changed."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        _show_written(run.revision(databases, **values), as_json=as_json)
+
+
+@command(click.argument("database"), click.option("-m", "--message", default="merge", show_default=True), as_json)
+def merge(common: Common, *, as_json: bool, **values: Any) -> None:
+    """Join the heads of a database's revisions."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        _show_written(run.merge(databases, **values), as_json=as_json)
+
+
+@command(
+    one_or_all,
+    click.option("--revision", default="head", show_default=True, help="Up to which one."),
+    click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Databases at a time."),
+    *patience,
+    as_json,
+)
+def upgrade(
+    common: Common, *, database: str | None, revision: str, parallel: int, as_json: bool, **given: float
+) -> None:
+    """Run the pending revisions of one database or of all; the first failure stops, and the same again resumes."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        _migrate(lambda options: run.upgrade(databases, database, revision, options=options), given, as_json=as_json)
+
+
+@command(
+    one_or_all,
+    click.option("--revision", required=True, help="Back to which one: an id, base, or -1 for one step."),
+    *patience,
+    as_json,
+)
+def downgrade(common: Common, *, database: str | None, revision: str, as_json: bool, **given: float) -> None:
+    """Undo the revisions above another, of one database or of all."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        _migrate(lambda options: run.downgrade(databases, revision, database, options=options), given, as_json=as_json)
+
+
+@command(one_or_all, click.option("--sql", is_flag=True, help="Show the SQL as well."), as_json)
+def plan(common: Common, *, database: str | None, sql: bool, as_json: bool) -> None:
+    """List what an upgrade would run."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        planned = run.plan(databases, database)
+    if as_json:
+        show.print_json(planned)
+    else:
+        show.show_rows(
+            ("database", "revision", "what"), [(each.database, each.revision, each.message) for each in planned]
+        )
+        for each in planned if sql else ():
+            click.echo(f"-- {each.database}: {each.revision}")
+            click.echo(each.sql if each.sql is not None else "-- it asks the database before it knows what to do")
+
+
+@command(
+    click.argument("directory", type=click.Path(path_type=Path, file_okay=False)),
+    one_or_all,
+    click.option("--revision", default="head", show_default=True, help="Up to which one."),
+    click.option("--start", default="base", show_default=True, help="What the database has."),
+)
+def upgrade_sql(common: Common, *, directory: Path, database: str | None, revision: str, start: str) -> None:
+    """Write the SQL of an upgrade into a file for each database; nothing is connected to."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        texts = run.sql(databases, database, revision, start=start)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        path = directory / f"{name}.sql"
+        path.write_text(text, encoding="utf-8")
+        click.echo(f"wrote {path}")
+
+
+@command(one_or_all, as_json)
+def migrations(common: Common, *, database: str | None, as_json: bool) -> None:
+    """Show where databases stand: current and newest revision, what is pending, what is off."""
+    _stand(common, database, as_json=as_json)
+
+
+@command(one_or_all, as_json)
+def check(common: Common, *, database: str | None, as_json: bool) -> None:
+    """
+    Same as `migrations`, but what is off is the exit code.
+
+    3 something is pending, 4 tables differ from the models, 5 several heads, 6 a revision was edited after it ran,
+    7 a database has a revision that is not here; the highest of them.
+    """
+    sys.exit(_stand(common, database, as_json=as_json))
+
+
+@command(one_or_all, as_json)
+def history(common: Common, *, database: str | None, as_json: bool) -> None:
+    """List the revisions, the newest first; nothing is connected to."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        known = run.history(databases, database)
+    if as_json:
+        show.print_json(known)
+    else:
+        rows = [(each.database, each.revision, " ".join(each.down), each.message) for each in known]
+        show.show_rows(("database", "revision", "stands on", "what"), rows)
+
+
+@command(
+    click.argument("revision"),
+    one_or_all,
+    click.option("--purge", is_flag=True, help="Forget first what was written down."),
+)
+def stamp(common: Common, *, revision: str, database: str | None, purge: bool) -> None:
+    """Write down that databases have a revision, without running anything."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        run.stamp(databases, revision, database, purge=purge)
+
+
+@command(one_or_all, click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True))
+def wait(common: Common, *, database: str | None, timeout: float) -> None:
+    """Wait until databases answer; exit with 1 if one does not in time."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        run.wait(databases, database, timeout=timeout)
+
+
+def _migrate(work: Callable[[Any], list[Outcome]], given: dict[str, float], *, as_json: bool) -> None:
+    from stillroom.cli.progress import progress_bars
+    from stillroom.migrations import MigrationsFailed, Options
+
+    failed: MigrationsFailed | None = None
+    outcomes: Sequence[Outcome]
+    with progress_bars(show.console(stderr=True)) as progress:
+        options = Options(**given, progress=progress, notice=lambda text: click.echo(text, err=True))
+        try:
+            outcomes = work(options)
+        except MigrationsFailed as error:
+            failed, outcomes = error, error.outcomes
+    if as_json:
+        show.print_json(outcomes)
+    else:
+        rows = [(each.database, each.state, " ".join(each.revisions), f"{each.seconds:.2f}") for each in outcomes]
+        show.show_rows(("database", "state", "ran", "s"), rows)
+    if failed is not None:
+        raise failed
+
+
+def _stand(common: Common, database: str | None, *, as_json: bool) -> int:
+    from stillroom.migrations import EXIT_CODES, status
+
+    with common.databases() as databases:
+        found = status(databases, database)
+    if as_json:
+        show.print_json(found)
+    else:
+        rows = []
+        for each in found:
+            when = f"{each.at:%Y-%m-%d %H:%M}" if each.at else ""
+            rows.append(
+                (each.database, " ".join(each.current), " ".join(each.heads), str(len(each.pending)), when, each.by)
+            )
+        show.show_rows(("database", "has", "newest", "pending", "last ran (UTC)", "by"), rows)
+        for finding in (finding for each in found for finding in each.findings):
+            click.echo(f"{finding.database}: {finding.text}")
+    return max((EXIT_CODES[finding.kind] for each in found for finding in each.findings), default=0)
+
+
+def _show_written(written: Sequence[Written], *, as_json: bool) -> None:
+    if as_json:
+        show.print_json(written)
+        return
+    for each in written:
+        click.echo(f"{each.database}: wrote {each.path}")
+        for change in each.changes:
+            click.echo(f"  {change}")
+    if not written:
+        click.echo("Nothing changed; no revision was written.")

@@ -1,0 +1,207 @@
+"""The revisions of one database, and Alembic driven over them without a file of configuration."""
+
+from __future__ import annotations
+
+import threading
+from argparse import Namespace
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError, RevisionError
+from alembic.util import CommandError
+
+from .errors import MigrationError, NoMigrations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from alembic.script import Script
+    from sqlalchemy import Connection
+
+    from stillroom import Database, Databases
+
+    from .environment import Task
+
+__all__ = ["TASK", "Chain", "chains", "explained", "heads_of", "several_heads"]
+
+TASK = "stillroom"
+"""Where Alembic's configuration carries the task to its environment."""
+
+_alembic = threading.RLock()
+"""Alembic keeps what it works on in its modules `op` and `context`: one command at a time in a process."""
+
+
+class Chain:
+    """
+    The revisions of one database.
+
+    Args:
+        database: The database; its setting `migrations` is the directory that holds `versions`.
+
+    Raises:
+        NoMigrations: It has none.
+    """
+
+    def __init__(self, database: Database) -> None:
+        if database.settings.migrations is None:
+            raise NoMigrations(
+                f"the database {database.name!r} has no migrations; name a directory in the settings: "
+                f'databases.{database.name}.migrations = "migrations/{database.name}"'
+            )
+        self.database = database
+        self.directory = Path(database.settings.migrations)
+        self.versions = self.directory / "versions"
+
+    def __repr__(self) -> str:
+        return f"<Chain of {self.database.name!r} in {str(self.directory)!r}>"
+
+    @property
+    def name(self) -> str:
+        """
+        The name of the database.
+        """
+        return self.database.name
+
+    def config(self, task: Task | None = None, output: TextIO | None = None) -> Config:
+        """
+        Make Alembic's configuration.
+
+        Args:
+            task: What its environment is to do.
+            output: Where SQL is written to that is not run.
+        """
+        config = Config(output_buffer=output, cmd_opts=Namespace(quiet=True))
+        config.set_main_option("path_separator", "newline")
+        for option, path in {
+            "script_location": files("stillroom.migrations") / "template",
+            "version_locations": self.versions.absolute(),
+        }.items():
+            config.set_main_option(option, str(path).replace("%", "%%"))
+        config.attributes[TASK] = task
+        return config
+
+    def script(self) -> ScriptDirectory:
+        """
+        Read the revisions.
+
+        Raises:
+            NoMigrations: The directory is not there.
+        """
+        if not self.versions.is_dir():
+            raise NoMigrations(
+                f"the database {self.name!r} has no directory {str(self.versions)!r}; make it with `stillroom init`, "
+                "or run this where the setting's relative path begins"
+            )
+        return ScriptDirectory.from_config(self.config())
+
+    def command(
+        self, command: Callable[..., Any], task: Task, *arguments: Any, output: TextIO | None = None, **keywords: Any
+    ) -> Any:
+        """
+        Run one of the functions of `alembic.command` on this chain.
+
+        Raises:
+            MigrationError: Alembic refuses.
+        """
+        with _alembic, explained(self.name):
+            return command(self.config(task, output), *arguments, **keywords)
+
+    def head(self) -> str | None:
+        """
+        Return the newest revision; None where there is none.
+
+        Raises:
+            MigrationError: There are several.
+        """
+        heads = self.script().get_heads()
+        if len(heads) > 1:
+            raise MigrationError(several_heads(self.name, heads))
+        return heads[0] if heads else None
+
+    def pending(self, current: Sequence[str], target: str = "head") -> list[Script]:
+        """
+        List the revisions between what a database has and a target, in the order in which they run.
+
+        Args:
+            current: The revisions in the database.
+            target: A revision, "head" or "heads".
+
+        Raises:
+            MigrationError: There is no such revision, or "head" is not one alone.
+        """
+        if target == "head":
+            self.head()
+        script = self.script()
+        with explained(self.name):
+            # Alembic walks from the newest to the oldest.
+            return list(script.iterate_revisions(target, tuple(current), implicit_base=True))[::-1]
+
+    def undone(self, current: Sequence[str], target: str) -> list[Script]:
+        """
+        Same as `pending`, but for the way back.
+        """
+        script = self.script()
+        with explained(self.name):
+            return list(script.iterate_revisions(tuple(current), target, select_for_downgrade=True))
+
+
+def several_heads(name: str, heads: Sequence[str]) -> str:
+    """
+    Say that a chain has several heads, and what to do.
+    """
+    found = ", ".join(sorted(heads))
+    return f"the migrations of {name!r} have {len(heads)} heads ({found}); join them with `stillroom merge {name}`"
+
+
+def chains(databases: Databases, database: str | None = None, *, newest_first: bool = False) -> list[Chain]:
+    """
+    Return the chains of one database or of all, each after those that it depends on.
+
+    Args:
+        databases: The application's.
+        database: The name of one; None for all that have migrations.
+        newest_first: The other way round.
+
+    Raises:
+        NoMigrations: No database has migrations.
+        UnknownDatabase: There is none of that name.
+    """
+    if database is not None:
+        return [Chain(databases[database])]
+    order = TopologicalSorter({name: databases[name].settings.depends_on for name in databases}).static_order()
+    found = [Chain(databases[name]) for name in order if databases[name].settings.migrations is not None]
+    if not found:
+        raise NoMigrations(
+            "no database has migrations; name a directory in the settings, such as "
+            f'databases.{databases.default.name}.migrations = "migrations/{databases.default.name}"'
+        )
+    return found[::-1] if newest_first else found
+
+
+def heads_of(connection: Connection) -> tuple[str, ...]:
+    """
+    Read the revisions that a database has, and end the transaction.
+    """
+    heads = MigrationContext.configure(connection).get_current_heads()
+    connection.rollback()
+    return heads
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """
+    Turn Alembic's complaints inside the block into an error that names the database.
+    """
+    try:
+        yield
+    except (CommandError, RevisionError) as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        if isinstance(error, ResolutionError) or isinstance(error.__cause__, ResolutionError):
+            text += "; this code does not have that revision: it is misspelt, or newer code migrated the database"
+        raise MigrationError(f"the migrations of {name!r}: {text}") from error

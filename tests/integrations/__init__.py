@@ -1,0 +1,3 @@
+"""
+The integrations, each against its framework.
+"""

@@ -1,0 +1,44 @@
+"""
+The shop on FastAPI, as its users start it: a real server, real HTTP, a real database.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integrations.test_wsgi_shops import Shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class FastAPIShop(Shop):
+    """
+    Started by uvicorn.
+    """
+
+    def command(self) -> list[str]:
+        return ["-m", "uvicorn", "--port", str(self.port), "shop:app"]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_shop_sells_to_a_crowd_what_it_has_and_not_more(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    shop = FastAPIShop("shop_fastapi", tmp_path, request.getfixturevalue(f"{database}_database"))
+    with shop.open():
+        orders = [{"number": f"A-{number}", "track_id": 1} for number in range(12)]
+        with ThreadPoolExecutor(6) as crowd:
+            answers = list(crowd.map(lambda order: shop.ask("/orders", order), orders))
+        sold = [answer["number"] for status, answer in answers if status == 201]
+        refused = [answer["error"] for status, answer in answers if status == 409]
+        assert (len(sold), refused) == (5, ["'Counting the Ferry' is sold out"] * 7)
+
+        twice = {"number": sold[0], "track_id": 2}
+        assert shop.ask("/orders", twice) == (409, {"error": "there is an order with this number already"})
+        assert shop.ask("/orders", {"number": "B-1", "track_id": 3})[0] == 404
+        assert [track["copies"] for track in shop.ask("/tracks")[1]] == [0, 100]
+    assert shop.lines() == 14
