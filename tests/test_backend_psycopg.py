@@ -201,3 +201,19 @@ def test_behind_a_pooler_each_transaction_carries_its_settings_and_leaves_none(
                 seen = opened.unit(lambda session: session(role="reader").execute(query).one()).seen
                 assert tuple(seen) == ("1500ms", "on")
             assert proxy.trips == 4
+
+
+def test_a_user_may_leave_transactions_and_the_next_one_has_them_again(place: Place, postgresql_database: str) -> None:
+    def body(session: Any) -> None:
+        connection = session().connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        connection.execute(text("CREATE INDEX CONCURRENTLY item_id ON item (id)"))
+
+    def insert_and_fail(session: Any) -> None:
+        session().execute(INSERT, {"id": 1})
+        raise LookupError("roll back")
+
+    assert place.unit(body).error is None
+    assert isinstance(place.unit(insert_and_fail).error, LookupError)
+    assert rows(postgresql_database) == []
+    assert place.unit(inserting(2)).error is None
+    assert rows(postgresql_database) == [2]

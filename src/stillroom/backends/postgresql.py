@@ -103,13 +103,28 @@ class PostgreSQL(Backend):
         def connected(dbapi_connection: Any, record: Any) -> None:
             from . import psycopg as ours
 
-            driver = dbapi_connection.driver_connection if engine.dialect.is_async else dbapi_connection
+            driver = _driver(dbapi_connection)
             driver.server_cursor_factory = ours.AsyncServerCursor if engine.dialect.is_async else ours.ServerCursor
             driver.begin = begin
 
         def begins(connection: Connection) -> None:
             _psycopg(connection).after_begin = after_begin
 
+        dialect = engine.dialect
+        set_isolation_level = dialect.set_isolation_level
+
+        def switch(dbapi_connection: Any, level: Any) -> None:
+            if level == "AUTOCOMMIT":
+                _driver(dbapi_connection).begin = b""
+            set_isolation_level(dbapi_connection, level)
+
+        def reset(dbapi_connection: Any) -> None:
+            dbapi_connection.autocommit = True
+            _driver(dbapi_connection).begin = begin
+
+        # What `isolation_level` in execution options calls, and undoes when the connection goes back to the pool.
+        setattr(dialect, "set_isolation_level", switch)  # noqa: B010  # mypy refuses a plain assignment
+        setattr(dialect, "reset_isolation_level", reset)  # noqa: B010  # the same
         event.listen(engine, "do_connect", connect)
         event.listen(engine, "connect", connected)
         if after_begin:
@@ -156,7 +171,7 @@ class PostgreSQL(Backend):
         pgconn = getattr(dbapi_connection, "pgconn", None)
         if pgconn is not None:
             return pgconn.status != 0 or readable(pgconn.socket)
-        driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+        driver = _driver(dbapi_connection)
         closed = getattr(driver, "is_closed", None)
         if closed is not None and closed():
             return True
@@ -165,21 +180,21 @@ class PostgreSQL(Backend):
     def socket(self, dbapi_connection: Any) -> int | None:
         if (pgconn := _pgconn(dbapi_connection)) is not None:
             return int(pgconn.socket) if pgconn.status == 0 else None
-        driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+        driver = _driver(dbapi_connection)
         if (transport := getattr(driver, "_transport", None)) is not None:  # asyncpg has no public name for it
             return descriptor_of(transport)
         fileno = getattr(dbapi_connection, "fileno", None)  # psycopg2
         return int(fileno()) if fileno is not None and not dbapi_connection.closed else None
 
     def hang_up(self, dbapi_connection: Any) -> None:
-        driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+        driver = _driver(dbapi_connection)
         if (terminate := getattr(driver, "terminate", None)) is not None:  # asyncpg
             terminate()
         else:
             super().hang_up(dbapi_connection)
 
     def ping(self, engine: Engine, dbapi_connection: Any) -> bool:
-        driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+        driver = _driver(dbapi_connection)
         if (run := getattr(dbapi_connection, "run_async", None)) is not None and hasattr(driver, "fetchval"):
             # asyncpg; SQLAlchemy's own ping would begin a transaction and roll it back around the question.
             try:
@@ -197,7 +212,7 @@ class PostgreSQL(Backend):
             driver.begin = begin
 
     def restore(self, dbapi_connection: Any) -> None:
-        driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+        driver = _driver(dbapi_connection)
         if getattr(driver, "begin", b""):
             driver.begin_once = None
             driver.after_begin = ()
@@ -347,6 +362,10 @@ def _pgconn(dbapi_connection: Any) -> Any:
     if pgconn is None:
         pgconn = getattr(getattr(dbapi_connection, "driver_connection", None), "pgconn", None)
     return pgconn
+
+
+def _driver(dbapi_connection: Any) -> Any:
+    return getattr(dbapi_connection, "driver_connection", dbapi_connection)
 
 
 def _psycopg(connection: Connection) -> Any:
