@@ -109,18 +109,26 @@ class _File:
             self.file.execute("COMMIT")
             self.file.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if not error.sqlite_errorname.startswith("SQLITE_BUSY"):
-                raise
+            _raise_unless_busy(error)
             if self.file.in_transaction:
                 self.file.execute("ROLLBACK")
             return False
         return True
 
     def holder(self) -> str:
-        return f"process {self.file.execute('PRAGMA user_version').fetchone()[0]}"
+        try:
+            return f"process {self.file.execute('PRAGMA user_version').fetchone()[0]}"
+        except sqlite3.OperationalError as error:
+            _raise_unless_busy(error)  # the holder is writing its number right now
+            return ""
 
     def release(self) -> None:
         self.file.execute("ROLLBACK")
+
+
+def _raise_unless_busy(error: sqlite3.OperationalError) -> None:
+    if not error.sqlite_errorname.startswith("SQLITE_BUSY"):
+        raise error
 
 
 @contextlib.contextmanager
