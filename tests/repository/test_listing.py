@@ -362,3 +362,9 @@ def test_a_list_is_declared_before_all_models_are_there() -> None:
 
 def test_a_column_with_time_zones_takes_points_in_time() -> None:
     assert ListQuery(Odd, filters=["zoned"]).parse("zoned__lt=2026-01-31T12:30Z").where
+
+
+def test_a_field_is_named_or_given(sqlite_things: Place) -> None:
+    named, given = (ListQuery(Thing, filters=[Field(each, "ge")]) for each in ("id", Thing.id))
+    assert [*named.fields] == [*given.fields]
+    assert str(named.parse("id__ge=3").where[0]) == str(given.parse("id__ge=3").where[0])

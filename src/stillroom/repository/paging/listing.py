@@ -199,7 +199,7 @@ class ListQuery:
         """
         What may be filtered by, by its name in the query string.
         """
-        fields = [each if isinstance(each, Field) else Field(self._attribute(each)) for each in self._filters]
+        fields = [(each if isinstance(each, Field) else Field(each)).of(self._attribute) for each in self._filters]
         return {each.name: each for each in fields}
 
     @cached_property

@@ -53,7 +53,7 @@ class Field:
     A column that may be filtered by.
 
     Args:
-        column: The attribute of the model.
+        column: The attribute of the model, or its name.
         *operators: What may be asked of it: "eq", "ne", "in", "isnull"; "lt", "le", "gt", "ge"; for text "contains",
             "startswith", and ignoring case "icontains", "istartswith". None: everything that suits its type.
         name: Its name in the query string; by default that of the attribute.
@@ -62,8 +62,17 @@ class Field:
 
     def __init__(self, column: Any, *operators: str, name: str | None = None) -> None:
         self.column: InstrumentedAttribute[Any] = column
-        self.name: str = name or column.key
+        self.name: str = name or (column if isinstance(column, str) else column.key)
         self._asked = operators
+
+    def of(self, attribute: Callable[[Any], InstrumentedAttribute[Any]]) -> Field:
+        """
+        Return the same field with its attribute, where only the name was given.
+
+        Args:
+            attribute: Finds the attribute of a name, and returns an attribute as it is.
+        """
+        return Field(attribute(self.column), *self._asked, name=self.name)
 
     @cached_property
     def operators(self) -> tuple[str, ...]:
