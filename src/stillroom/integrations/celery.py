@@ -7,12 +7,12 @@ from copy import deepcopy
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, cast
 
-from stillroom import NotConfigured, UnitOfWork
+from stillroom import MissingExtra, NotConfigured, UnitOfWork
 
 try:
     from celery import Celery, Task, signals
 except ImportError as error:  # pragma: no cover
-    raise ImportError('Celery is not installed: pip install "stillroom[celery]"', name="celery") from error
+    raise MissingExtra("Celery is not installed", extra="celery", name="celery") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

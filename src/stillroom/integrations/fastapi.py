@@ -10,6 +10,7 @@ from stillroom import (
     AsyncUnitOfWork,
     AsyncWriteRepository,
     CommitPolicy,
+    MissingExtra,
     NoUnitOfWork,
     UnitOfWork,
 )
@@ -19,7 +20,7 @@ try:
     from fastapi import Depends, FastAPI
     from starlette.requests import HTTPConnection  # noqa: TC002  # FastAPI evaluates the annotations
 except ImportError as error:  # pragma: no cover
-    raise ImportError('FastAPI is not installed: pip install "stillroom[fastapi]"', name="fastapi") from error
+    raise MissingExtra("FastAPI is not installed", extra="fastapi", name="fastapi") from error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,20 +68,14 @@ def _units(connection: HTTPConnection) -> RequestUnits:
 
 async def _async_unit(connection: HTTPConnection) -> AsyncIterator[AsyncUnitOfWork]:
     units = _units(connection)
-    try:
+    with units.dooming():
         yield units.asynchronous()
-    except BaseException as error:
-        units.doom(f"{type(error).__name__} left the endpoint")
-        raise
 
 
 async def _blocking_unit(connection: HTTPConnection) -> AsyncIterator[UnitOfWork]:
     units = _units(connection)
-    try:
+    with units.dooming():
         yield units.blocking()
-    except BaseException as error:
-        units.doom(f"{type(error).__name__} left the endpoint")
-        raise
 
 
 AsyncUowDep = Annotated[AsyncUnitOfWork, Depends(_async_unit)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from stillroom import CommitPolicy, NoUnitOfWork, UnitOfWork
+from stillroom import CommitPolicy, MissingExtra, NoUnitOfWork, UnitOfWork
 from stillroom.cli import commands_for
 from stillroom.web import open_unit, shares_unit, unit_of
 
@@ -12,7 +12,7 @@ try:
     from flask import has_request_context, request
     from werkzeug.local import LocalProxy
 except ImportError as error:  # pragma: no cover
-    raise ImportError('Flask is not installed: pip install "stillroom[flask]"', name="flask") from error
+    raise MissingExtra("Flask is not installed", extra="flask", name="flask") from error
 
 if TYPE_CHECKING:
     from flask import Flask, Response

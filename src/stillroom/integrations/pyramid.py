@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from stillroom import CommitPolicy, Databases, Settings, is_retryable
+from stillroom import CommitPolicy, Databases, MissingExtra, Settings, is_retryable
 from stillroom.web import ENVIRON_KEY, open_unit, shares_unit, unit_of
 
 try:
@@ -16,7 +16,7 @@ try:
     from pyramid.settings import asbool
     from pyramid.tweens import EXCVIEW, INGRESS, MAIN
 except ImportError as error:  # pragma: no cover
-    raise ImportError('Pyramid is not installed: pip install "stillroom[pyramid]"', name="pyramid") from error
+    raise MissingExtra("Pyramid is not installed", extra="pyramid", name="pyramid") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Missing = Literal["raise", "skip"]
 _PARTS = (tuple, list, dict)
-_MOST_KEYS = 1000
-"""How many keys one statement asks for where each is a parameter."""
 
 
 def get(
@@ -85,9 +83,7 @@ def _selected(
         return {}
     found = {}
     dialect = session.get_bind(plan.mapper).dialect.name
-    step = len(wanted) if statements.takes_array(plan, dialect) else _MOST_KEYS
-    for start in range(0, len(wanted), step):
-        condition = statements.keys_condition(plan, wanted[start : start + step], dialect)
+    for condition in statements.keys_conditions(plan, wanted, dialect):
         for entity in _entities(session, plan, Query((condition,), options=options)):
             found[inspect(entity).identity] = entity
     strays = found.keys() - set(wanted)

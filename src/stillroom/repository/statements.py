@@ -28,13 +28,15 @@ from .filters import among, condition_of
 from .results.sql import NamedQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.sql import Executable
 
     from .plan import Plan
     from .query import Lock, Query
 
+_MOST_KEYS = 500
+"""How many keys one statement names where each is a parameter."""
 _NOTHING_BUT_TEXT = "order_by, limit, offset and conditions belong into the text itself"
 
 
@@ -45,24 +47,18 @@ def key_condition(plan: Plan, key: Any) -> ColumnElement[bool]:
     return and_(*(column == value for column, value in zip(plan.key_columns, plan.identity(key), strict=True)))
 
 
-def takes_array(plan: Plan, dialect: str) -> bool:
+def keys_conditions(plan: Plan, keys: Sequence[tuple[Any, ...]], dialect: str) -> Iterator[ColumnElement[bool]]:
     """
-    Say whether any number of keys is one parameter.
-    """
-    return dialect == "postgresql" and len(plan.keys) == 1
-
-
-def keys_condition(plan: Plan, identities: list[tuple[Any, ...]], dialect: str) -> ColumnElement[bool]:
-    """
-    Return the condition that finds rows by their primary keys.
+    Iterate over the conditions that find rows by their primary keys: one for each statement that it takes.
     """
     columns = plan.key_columns
-    if takes_array(plan, dialect):
-        values = literal([value for (value,) in identities], ARRAY(columns[0].type))
-        return columns[0] == any_(values)
-    if len(columns) == 1:
-        return columns[0].in_([value for (value,) in identities])
-    return tuple_(*columns).in_(identities)
+    if dialect == "postgresql" and len(columns) == 1:  # any number of keys is one parameter
+        if keys:
+            yield columns[0] == any_(literal([value for (value,) in keys], ARRAY(columns[0].type)))
+        return
+    for start in range(0, len(keys), _MOST_KEYS):
+        batch = keys[start : start + _MOST_KEYS]
+        yield columns[0].in_([value for (value,) in batch]) if len(columns) == 1 else tuple_(*columns).in_(batch)
 
 
 def equality(plan: Plan, name: str, value: Any) -> ColumnElement[bool]:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from .domain.converter import Converter
     from .plan import Plan
 
-_MOST_KEYS = 500
-"""How many keys one statement names where each is a parameter."""
-
 
 # --- add
 
@@ -351,10 +348,8 @@ def selected(
     """
     Iterate over the mapped objects with these primary keys, a batch of them for each statement.
     """
-    wanted = list(identities)
     dialect = session.get_bind(plan.mapper).dialect.name
-    for start in range(0, len(wanted), _MOST_KEYS):
-        condition = statements.keys_condition(plan, wanted[start : start + _MOST_KEYS], dialect)
+    for condition in statements.keys_conditions(plan, list(identities), dialect):
         yield from session.scalars(select(plan.model).where(condition), execution_options=execution_options).unique()
 
 

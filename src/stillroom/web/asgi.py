@@ -110,8 +110,7 @@ class UnitOfWorkMiddleware:
             try:
                 await self.app(scope, receive, send_after_end)
             except BaseException as error:
-                if not units.ended:
-                    await units.end(error)
+                await units.end(error)
                 if failure is None or not isinstance(error, Exception):
                     raise
             else:
@@ -128,16 +127,14 @@ class UnitOfWorkMiddleware:
         units = RequestUnits(self.databases, self.policy, scope)
 
         async def receive_in_unit() -> Message:
-            if not units.ended:
-                await units.end(None)
+            await units.end(None)
             message = await receive()
             await units.open()
             return message
 
         async def send_after_end(message: Message) -> None:
             was_open = not units.ended
-            if was_open:
-                await units.end(None)
+            await units.end(None)
             await send(message)
             if was_open:
                 await units.open()
@@ -147,11 +144,9 @@ class UnitOfWorkMiddleware:
             try:
                 await self.app(scope, receive_in_unit, send_after_end)
             except BaseException as error:
-                if not units.ended:
-                    await units.end(error)
+                await units.end(error)
                 raise
-            if not units.ended:
-                await units.end(None)
+            await units.end(None)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_after_close(message: Message) -> None:
@@ -248,6 +243,17 @@ class RequestUnits:
             if unit is not None and unit.is_active:
                 unit.doom(reason)
 
+    @contextmanager
+    def dooming(self) -> Iterator[None]:
+        """
+        Make the end a rollback if an exception leaves the block.
+        """
+        try:
+            yield
+        except BaseException as error:
+            self.doom(f"{type(error).__name__} left the endpoint")
+            raise
+
     async def settle(self, message: Message, raised: BaseException | None) -> None:
         """
         Commit or roll back.
@@ -268,11 +274,13 @@ class RequestUnits:
 
     async def end(self, error: BaseException | None) -> None:
         """
-        End what is open.
+        End what is open; nothing where it has ended.
 
         Args:
             error: What left the application; None to commit.
         """
+        if self.ended:
+            return
         self.ended = True
         try:
             if self._blocking is not None:
