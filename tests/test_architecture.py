@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"context", "declared", "hooks", "retry", "sessions"}),
     frozenset({"core", "ending", "two_phase", "unit_of_work", "verification"}),
     # `Databases.unit_of_work()` makes units of work, so the databases stand above the unit; it knows them by type only.
-    frozenset({"database", "databases", "propagation", "replicas", "scoped", "web"}),
+    frozenset({"database", "databases", "overriding", "propagation", "replicas", "scoped", "web"}),
     frozenset({"repository", "recording"}),
 )
 

@@ -26,7 +26,7 @@ from .status import UnitOptions
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from typing import Self
 
     from sqlalchemy.engine import Connection, Engine
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from .core import UnitCore
+
+    EngineWatcher = Callable[[Engine, Role], None]
 
 
 _PLAIN = Begin()
@@ -110,6 +112,7 @@ class Database:
         self._lock = threading.RLock()
         self._engines: dict[tuple[Role, Begin], Engine] = {}
         self._async_engines: dict[tuple[Role, Begin], AsyncEngine] = {}
+        self._watchers: list[EngineWatcher] = []
         self._url = self.backend.url_of(settings.url)
         self._anchor: Any = None
         self._marking_prepared = False
@@ -171,7 +174,10 @@ class Database:
         if begin != _PLAIN:
             return self.backend.variant(self.engine_for(role), begin)
         self._prepare()
-        return make_engine(self._settings_for(role), self.backend, self._url_for(role), self.name, role)
+        engine = make_engine(self._settings_for(role), self.backend, self._url_for(role), self.name, role)
+        for watch in self._watchers:
+            watch(engine, role)
+        return engine
 
     def async_engine_for(self, role: Role, begin: Begin = _PLAIN) -> AsyncEngine:
         """
@@ -191,7 +197,38 @@ class Database:
         if begin != _PLAIN:
             return async_variant(self.async_engine_for(role), self.backend, begin)
         self._prepare()
-        return make_async_engine(self._settings_for(role), self.backend, self._url_for(role), self.name, role)
+        engine = make_async_engine(self._settings_for(role), self.backend, self._url_for(role), self.name, role)
+        for watch in self._watchers:
+            watch(engine.sync_engine, role)
+        return engine
+
+    def watch_engines(self, watch: EngineWatcher) -> Callable[[], None]:
+        """
+        Call a function for each engine of this database: those that are there, and those that are made later.
+
+        Engines that differ in how their transactions begin share a pool and its events; the function gets the first of
+        them only. Of an asyncio engine it gets the `sync_engine`, which is where events are listened for.
+
+        Args:
+            watch: Gets the engine and its role: "writer", "reader", or "control" for Stillroom's own questions.
+
+        Returns:
+            A function that ends it for engines made later.
+        """
+        with self._lock:
+            self._watchers.append(watch)
+            engines = [(engine, role) for (role, begin), engine in self._engines.items() if begin == _PLAIN]
+            engines += [(e.sync_engine, role) for (role, begin), e in self._async_engines.items() if begin == _PLAIN]
+        for engine, role in engines:
+            watch(engine, role)
+        return lambda: self._watchers.remove(watch)
+
+    def is_same(self, other: Database) -> bool:
+        """
+        Say whether another one has the same name and settings.
+        """
+        mine = (self.name, self.settings, self.application, self.secret_key)
+        return mine == (other.name, other.settings, other.application, other.secret_key)
 
     def _url_for(self, role: Role) -> URL:
         return self.reader_url() if role == "reader" else self._url

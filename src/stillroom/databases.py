@@ -8,6 +8,7 @@ from . import context
 from .database import Database
 from .declared import Declared
 from .errors import AlreadyConfigured, NotConfigured, NoUnitOfWork
+from .overriding import Override
 from .propagation import Propagation, Transaction, transactional, with_session
 from .settings import Settings
 from .status import UnitOptions
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
     from typing import Concatenate, ParamSpec, Self, TypeVar
 
+    from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session, scoped_session
 
     from .aio import AsyncUnitOfWork
     from .database import ServerStatus
+    from .overriding import Change
     from .propagation import AsyncTransaction, Transactional, WithSession
     from .retry import Retry
     from .two_phase import InDoubt
@@ -49,6 +52,9 @@ class Databases:
     def __init__(self, settings: Settings | Mapping[str, Any] | None = None) -> None:
         self._declared: Declared | None = None
         self._settings: Settings | None = None
+        self._configured: Settings | None = None
+        self._overrides: list[Override] = []
+        self._parked: list[Database] = []
         if settings is not None:
             self.configure(settings)
 
@@ -69,6 +75,10 @@ class Databases:
             settings = Settings.load()
         elif not isinstance(settings, Settings):
             settings = Settings.from_mapping(settings)
+        changed = self._overridden(settings) or settings
+        if self._overrides and changed == self._settings:
+            self._configured = settings  # an application under test that is made again and again
+            return
         if self._declared is not None:
             if self._declared.open_units:
                 units = len(self._declared.open_units)
@@ -76,10 +86,95 @@ class Databases:
                     f"{units} unit(s) of work are open, so the databases cannot be configured anew; end them first"
                 )
             self.close()
-        databases = {
-            name: Database(each, name=name, application=settings.application, secret_key=settings.secret_key)
-            for name, each in settings.databases.items()
-        }
+            self._declared = None
+        self._configured = settings
+        self._declare(changed)
+
+    def override(self, change: Change | None = None, /, **databases: str | URL | Mapping[str, Any]) -> Override:
+        """
+        Put other settings in force for a block, a test or an application under test, and the former ones back.
+
+        For example::
+
+            with dbs.override(main="sqlite:///elsewhere.db"):
+                ...
+            with dbs.override(main={"pool_size": 1}, audit="sqlite://"):
+                ...
+
+        Everything that asks this object sees the change, in every thread; a unit of work that is open keeps the
+        databases it has. A database whose settings stay the same keeps its engines; those of the others wait, and are
+        there again afterwards. What was made for the block is closed. Blocks nest; `configure` inside one is
+        overridden too.
+
+        Args:
+            change: The whole settings, or a function that gets the settings and returns others.
+            **databases: For a database by name: its URL, or its changed keys as `Settings.replace` takes them.
+
+        Returns:
+            A context manager, for `with` and `async with`.
+
+        Raises:
+            TypeError: Both forms are used, or neither.
+        """
+        if (change is None) == (not databases):
+            raise TypeError(
+                "dbs.override() takes either settings (or a function from settings to settings), or databases by name: "
+                'dbs.override(main="sqlite:///test.db")'
+            )
+        return Override(self, databases if change is None else change)
+
+    def enter_override(self, override: Override) -> None:
+        """
+        Put an override in force; `Override` calls it.
+        """
+        self._overrides.append(override)
+        try:
+            self._redeclare()
+        except BaseException:
+            self._overrides.remove(override)
+            raise
+
+    def leave_override(self, override: Override) -> list[Database]:
+        """
+        Take an override back; `Override` calls it.
+
+        Returns:
+            The databases that nobody uses any more, to be closed.
+        """
+        self._overrides.remove(override)
+        self._redeclare()
+        used = list(self._declared.databases.values()) if self._declared is not None else []
+        left = override.made if self._overrides else list(dict.fromkeys([*self._parked, *override.made]))
+        left = [each for each in left if each not in used]
+        self._parked = [each for each in self._parked if each not in left] if self._overrides else []
+        return left
+
+    def _overridden(self, settings: Settings | None) -> Settings | None:
+        for override in self._overrides:
+            settings = override.apply(settings)
+        return settings
+
+    def _redeclare(self) -> None:
+        settings = self._overridden(self._configured)
+        if settings is None:
+            self._declared = self._settings = None
+        elif settings != self._settings:
+            self._declare(settings)
+
+    def _declare(self, settings: Settings) -> None:
+        """
+        Make the databases of `settings`, as far as they are not there already.
+        """
+        former = list(self._declared.databases.values()) if self._declared is not None else []
+        databases = {}
+        for name, each in settings.databases.items():
+            database = Database(each, name=name, application=settings.application, secret_key=settings.secret_key)
+            there = next((known for known in [*former, *self._parked] if known.is_same(database)), None)
+            databases[name] = there or database
+            if there is None and self._overrides:
+                self._overrides[-1].made.append(database)
+        if self._overrides:
+            self._parked += [each for each in former if each not in self._parked]
         self._declared = Declared(self, databases, settings.default, settings.on_multiple_writes)
         self._settings = settings
 

@@ -1,0 +1,71 @@
+"""The same code on other databases, for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy.engine import URL
+
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .database import Database
+    from .databases import Databases
+
+Change: TypeAlias = "Settings | Mapping[str, Any] | Callable[[Settings], Settings]"
+"""What an override says: all settings, what to change of some databases, or a function from settings to settings."""
+
+
+class Override:
+    """
+    Other settings for a `Databases`, in force from `with` to its end; made by `Databases.override`.
+
+    Args:
+        databases: Whose settings.
+        change: What to change.
+    """
+
+    def __init__(self, databases: Databases, change: Change) -> None:
+        self.databases = databases
+        self.change = change
+        self.made: list[Database] = []
+
+    def __repr__(self) -> str:
+        return f"<Override of {self.databases!r}>"
+
+    def apply(self, settings: Settings | None) -> Settings | None:
+        """
+        Return the settings with the change; None where there are none to change yet.
+
+        Raises:
+            UnknownDatabase: A database that is to be changed is not declared.
+            SettingsError: A changed value is wrong.
+        """
+        if isinstance(self.change, Settings):
+            return self.change
+        if settings is None:
+            return None
+        if not isinstance(self.change, Mapping):
+            return self.change(settings)
+        for name, changes in self.change.items():
+            changes = {"url": changes} if isinstance(changes, str | URL) else changes  # noqa: PLW2901
+            settings = settings.replace(name, **changes)
+        return settings
+
+    def __enter__(self) -> Self:
+        self.databases.enter_override(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for database in self.databases.leave_override(self):
+            database.close()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        for database in self.databases.leave_override(self):
+            await database.aclose()
