@@ -8,10 +8,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from . import watchdog
-from .backends import LIMITED
+from .backends import LIMITED, Backend
 from .classification import Kind, classify, translate
 from .errors import ConcurrentUseError, ForkedConnection, ReadOnlyError, TransactionAborted, UnitOfWorkTimeout
 from .forking import process, watch_connection
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine, ExceptionContext
     from sqlalchemy.pool import PoolProxiedConnection
 
-    from .backends import Backend
     from .settings import DatabaseSettings
 
 STATE = "stillroom"
@@ -44,6 +44,7 @@ class ConnectionState:
     What is known of one driver connection; cleared at each checkout.
 
     Attributes:
+        read_only: It is a reader's: writes are refused before they are sent.
         wrote: A statement that writes for certain was sent in this checkout.
         may_have_written: Plain SQL was sent, which may have written.
         failure: The database error that made the server give up the transaction, if there was one.
@@ -66,6 +67,7 @@ class ConnectionState:
         "failure",
         "generation",
         "may_have_written",
+        "read_only",
         "uncertain",
         "unlocked",
         "used_at",
@@ -73,8 +75,9 @@ class ConnectionState:
         "xa",
     )
 
-    def __init__(self, database: str, backend: Backend, dbapi_connection: Any) -> None:
+    def __init__(self, database: str, backend: Backend, dbapi_connection: Any, *, read_only: bool = False) -> None:
         self.database = database
+        self.read_only = read_only
         self.backend = backend
         self.dbapi_connection = dbapi_connection
         self.generation = process.generation
@@ -125,20 +128,24 @@ def install(
         read_only: The engine serves readers: writes are refused before they are sent.
         who: Returns the asyncio task that is running; given, overlapping use of a connection is refused.
     """
-    _guard_pool(engine, name, settings, backend)
-    _guard_statements(engine, name, read_only=read_only, who=who)
+    _guard_pool(engine, name, settings, backend, read_only=read_only)
+    _guard_statements(engine, who)
     _watch_errors(engine, name, backend, read_only=read_only)
     _guard_transactions(engine, backend)
     if backend.over_network and settings.commit_timeout and not engine.dialect.is_async:
         _bound_commit(engine, backend, settings.commit_timeout)
 
 
-def _guard_pool(engine: Engine, name: str, settings: DatabaseSettings, backend: Backend) -> None:
+def _guard_pool(engine: Engine, name: str, settings: DatabaseSettings, backend: Backend, *, read_only: bool) -> None:
     ping_after = settings.ping_after
 
     def connected(dbapi_connection: Any, record: Any) -> None:
-        state = record.info[STATE] = ConnectionState(name, backend, dbapi_connection)
+        state = record.info[STATE] = ConnectionState(name, backend, dbapi_connection, read_only=read_only)
         watch_connection(state)
+
+    # What a backend does not do need not be called.
+    seems_dead = backend.seems_dead if type(backend).seems_dead is not Backend.seems_dead else None
+    restore = backend.restore if type(backend).restore is not Backend.restore else None
 
     def checked_out(dbapi_connection: Any, record: Any, proxy: Any) -> None:
         state = record.info[STATE]
@@ -148,15 +155,19 @@ def _guard_pool(engine: Engine, name: str, settings: DatabaseSettings, backend: 
             raise DisconnectionError("the connection was left inside a transaction")
         if state.unlocked:
             raise DisconnectionError("the connection may not be read only any more")
-        doubtful = backend.seems_dead(dbapi_connection) or (ping_after and monotonic() - state.used_at > ping_after)
+        doubtful = ping_after and monotonic() - state.used_at > ping_after
+        if not doubtful and seems_dead is not None:
+            doubtful = seems_dead(dbapi_connection)
         if doubtful and not backend.ping(engine, dbapi_connection):
             raise DisconnectionError("the server has closed the connection")
         state.clear()
 
     def reset(dbapi_connection: Any, record: Any, reset_state: Any) -> None:
         state = record.info.get(STATE)
-        if state is not None and state.generation != process.generation:
-            return
+        if state is not None:
+            if state.generation != process.generation:
+                return
+            state.used_at = monotonic()
         if (
             not reset_state.terminate_only
             and reset_state.asyncio_safe
@@ -165,53 +176,87 @@ def _guard_pool(engine: Engine, name: str, settings: DatabaseSettings, backend: 
             dbapi_connection.rollback()
         if record.info.pop(LIMITED, False) and not reset_state.terminate_only:
             backend.restore_limit(dbapi_connection)
-        backend.restore(dbapi_connection)
-
-    def checked_in(dbapi_connection: Any, record: Any) -> None:
-        if (state := record.info.get(STATE)) is not None:
-            state.used_at = monotonic()
+        if restore is not None:
+            restore(dbapi_connection)
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "checkout", checked_out)
     event.listen(engine, "reset", reset)
-    event.listen(engine, "checkin", checked_in)
 
 
-def _guard_statements(engine: Engine, name: str, *, read_only: bool, who: Callable[[], Any] | None) -> None:
-    def before(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
-        try:
-            state = context.root_connection.info[STATE]
-        except NotImplementedError:  # SQLAlchemy gets to know a new server, on a connection that is nobody's yet
-            return
-        if state.generation != process.generation:
-            state.require_own_process()
-        if state.deadline is not None and monotonic() > state.deadline:
-            raise UnitOfWorkTimeout(
-                f"the time limit of the unit of work has passed; a statement for {name!r} was not sent. "
-                "Give unit_of_work(timeout=...) more time, or do less in one unit"
-            )
-        if context.isinsert or context.isupdate or context.isdelete or context.isddl:
+def before_statement(statement: str, context: Any) -> ConnectionState | None:
+    """
+    Refuse a statement that must not be sent, and note what it does to the connection.
+
+    Called for each statement in place of the dialect's method that sends it; to be called by whoever sends one himself,
+    in a listener to `do_execute`.
+
+    Args:
+        statement: Its text.
+        context: SQLAlchemy's execution context.
+
+    Returns:
+        The state of the connection; None where that is nobody's yet.
+
+    Raises:
+        ForkedConnection: The connection belongs to the parent process.
+        UnitOfWorkTimeout: The time limit of the unit of work has passed.
+        ReadOnlyError: It writes, and the connection is a reader's.
+    """
+    try:
+        state: ConnectionState = context.root_connection.connection.info[STATE]
+    except NotImplementedError:  # SQLAlchemy gets to know a new server, on a connection that is nobody's yet
+        return None
+    if state.generation != process.generation:
+        state.require_own_process()
+    if state.deadline is not None and monotonic() > state.deadline:
+        raise UnitOfWorkTimeout(
+            f"the time limit of the unit of work has passed; a statement for {state.database!r} was not sent. "
+            "Give unit_of_work(timeout=...) more time, or do less in one unit"
+        )
+    if context.isinsert or context.isupdate or context.isdelete or context.isddl:
+        state.wrote = True
+    else:
+        compiled = context.compiled
+        if compiled is None or context.is_text:
+            state.may_have_written = True
+        elif compiled.ctes and any(cte.element.is_dml for cte in compiled.ctes):
             state.wrote = True
+    if state.read_only:
+        _guard_reader(state, statement)
+    return state
+
+
+def _guard_statements(engine: Engine, who: Callable[[], Any] | None) -> None:
+    """
+    Put `before_statement` before each statement.
+
+    In place of listeners to the engine's events: as soon as anybody listens to one of them, SQLAlchemy looks for
+    listeners to all of them around each statement, which costs a tenth of a small unit of work. Listeners to the
+    dialect's events cost a third of that.
+    """
+    dialect = engine.dialect
+    execute, executemany, execute_plain = dialect.do_execute, dialect.do_executemany, dialect.do_execute_no_params
+    is_plain = type(dialect).do_execute is DefaultDialect.do_execute
+
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        before_statement(statement, context)
+        if is_plain:  # what the method would do
+            cursor.execute(statement, parameters)
         else:
-            compiled = context.compiled
-            if compiled is None or context.is_text:
-                state.may_have_written = True
-            elif compiled.ctes and any(cte.element.is_dml for cte in compiled.ctes):
-                state.wrote = True
-        if read_only:
-            _guard_reader(state, statement)
+            execute(cursor, statement, parameters, context)
 
-    def before_without_parameters(cursor: Any, statement: str, context: Any) -> None:
-        before(cursor, statement, None, context)
+    def do_executemany(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        before_statement(statement, context)
+        executemany(cursor, statement, parameters, context)
 
-    # Events of the dialect, not of the engine: as soon as anybody listens to one of the engine's, SQLAlchemy looks for
-    # listeners to all of them around each statement, which costs a tenth of a small unit of work.
-    event.listen(engine, "do_execute", before)
-    event.listen(engine, "do_executemany", before)
-    event.listen(engine, "do_execute_no_params", before_without_parameters)
-    if who is not None:
-        for method in ("do_execute", "do_executemany", "do_execute_no_params"):
-            setattr(engine.dialect, method, _watched(getattr(engine.dialect, method), who))
+    def do_execute_no_params(cursor: Any, statement: str, context: Any = None) -> None:
+        before_statement(statement, context)
+        execute_plain(cursor, statement, context)
+
+    for method in (do_execute, do_executemany, do_execute_no_params):
+        name = method.__name__
+        setattr(dialect, name, method if who is None else _watched(getattr(dialect, name), who))
 
 
 def _watched(execute: Callable[..., None], who: Callable[[], Any]) -> Callable[..., None]:
@@ -220,9 +265,8 @@ def _watched(execute: Callable[..., None], who: Callable[[], Any]) -> Callable[.
     """
 
     def watched(cursor: Any, statement: str, *rest: Any) -> None:
-        try:
-            state = rest[-1].root_connection.info[STATE]
-        except NotImplementedError:  # as in `_guard_statements`
+        state = before_statement(statement, rest[-1])
+        if state is None:
             return execute(cursor, statement, *rest)
         refuse_overlap(state, me := who())
         state.busy = me
@@ -298,7 +342,8 @@ def before_commit(state: ConnectionState) -> None:
     """
     if state.generation != process.generation:
         state.require_own_process()
-    require_intact(state)
+    if state.failure is not None:
+        require_intact(state)
     state.committing = True
 
 

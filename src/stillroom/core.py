@@ -52,6 +52,7 @@ class UnitCore:
         savepoints: The open savepoints of the whole unit, the innermost last.
         doomed: Why the end will be a rollback, if it will.
         deadline: The moment (`time.monotonic`, seconds) at which the body must have ended; None for no limit.
+        has_logger: Some of the sessions are loggers.
         ender: In asyncio, the greenlet that ends the unit; only it may use the sessions from then on.
         commit_timed_out: The end took longer than `commit_timeout` and was cancelled.
     """
@@ -67,6 +68,7 @@ class UnitCore:
         if options.info:
             self.info.update(options.info)
         self.sessions: dict[tuple[str, str], UnitSession] = {}
+        self.has_logger = False
         self.savepoints: list[Savepoint] = []
         self.doomed: str | None = None
         self.deadline: float | None = None
@@ -138,7 +140,7 @@ class UnitCore:
         Args:
             error: The exception that left the body; None if there was none.
         """
-        if self.is_foreign:
+        if self.generation != process.generation:
             self._leave_to_parent(error)
             return
         late = self.late() if error is None and self.deadline is not None else None
@@ -281,18 +283,21 @@ class UnitCore:
         """
         Return a session, opened now if it was not; see `UnitOfWork.session`.
         """
-        self.require_active()
+        if self.status is not Status.ACTIVE or self.generation != process.generation:
+            self.require_active()
         name = self.declared.default if name is None else name
-        database = self.declared.database(name)
-        if role is None and snapshot:
-            role = "reader"
-        role = self._resolve(name, role or ("logger" if database.settings.role == "logger" else None))
+        database = self.declared.databases.get(name) or self.declared.database(name)
+        if role is None and (snapshot or database.settings.role == "logger"):
+            role = "reader" if snapshot else "logger"
+        role = self._resolve(name, role) if role is not None or self.options.read_only else "writer"
         if snapshot and role != "reader":
             raise ValueError(f"snapshot=True with the {role} of {name!r}: only a reader has one; leave the role out")
         key = (name, "snapshot" if snapshot else role)
         session = self.sessions.get(key)
         if session is None:
             session = self.sessions[key] = self.open(database, role, snapshot=snapshot)
+            if role == "logger":
+                self.has_logger = True
             for savepoint in self.savepoints:
                 savepoint.include(session)
         return session

@@ -22,7 +22,7 @@ from .importing import import_models, load_metadata
 from .secrets import mask_text, mask_url
 from .sessions import ReaderSession, UnitSession
 from .settings import DatabaseSettings, Settings
-from .status import UnitOptions
+from .status import NO_OPTIONS, UnitOptions
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class Database:
         self._lock = threading.RLock()
         self._engines: dict[tuple[Role, Begin], Engine] = {}
         self._async_engines: dict[tuple[Role, Begin], AsyncEngine] = {}
+        self._writers_engine: Engine | None = None  # the one that most sessions want
         self._watchers: list[EngineWatcher] = []
         self._url = self.backend.url_of(settings.url)
         self._anchor: Any = None
@@ -168,6 +169,8 @@ class Database:
                 engine = self._engines.get((role, begin))
                 if engine is None:
                     engine = self._engines[role, begin] = self._make(role, begin)
+                    if role == "writer" and begin == _PLAIN:
+                        self._writers_engine = engine
         return engine
 
     def _make(self, role: Role, begin: Begin) -> Engine:
@@ -256,9 +259,11 @@ class Database:
         """
         Open a session for a unit of work; users ask the unit of work for it.
         """
-        kind, begin = self.how(unit, role, snapshot=snapshot)
+        engine = self._writers_engine
+        if role == "reader" or engine is None or unit.options is not NO_OPTIONS or unit.declared.is_two_phase:
+            engine = self.engine_for(*self.how(unit, role, snapshot=snapshot))
         make = ReaderSession if role == "reader" else UnitSession
-        session = make(self.engine_for(kind, begin), expire_on_commit=False)
+        session = make(engine, expire_on_commit=False)
         session.unit = unit
         session.database_name = self.name
         session.role = role
@@ -466,6 +471,7 @@ class Database:
         """
         with self._lock:
             engines, self._engines = self._engines, {}
+            self._writers_engine = None
             for (_, begin), engine in engines.items():
                 if begin == _PLAIN:  # the variants share its pool
                     engine.dispose()

@@ -55,6 +55,7 @@ class Databases:
         self._configured: Settings | None = None
         self._overrides: list[Override] = []
         self._parked: list[Database] = []
+        self._watchers: list[Callable[[Database], None]] = []
         if settings is not None:
             self.configure(settings)
 
@@ -121,12 +122,24 @@ class Databases:
                 "dbs.override() takes either settings (or a function from settings to settings), or databases by name: "
                 'dbs.override(main="sqlite:///test.db")'
             )
-        return Override(self, databases if change is None else change)
+        return Override(databases if change is None else change, self._enter_override, self._leave_override)
 
-    def enter_override(self, override: Override) -> None:
+    def watch_databases(self, watch: Callable[[Database], None]) -> Callable[[], None]:
         """
-        Put an override in force; `Override` calls it.
+        Call a function for each database: those declared now, and those that `configure` and `override` make later.
+
+        Args:
+            watch: Gets the database, before it is used.
+
+        Returns:
+            A function that ends it.
         """
+        self._watchers.append(watch)
+        for database in self._declared.databases.values() if self._declared is not None else ():
+            watch(database)
+        return lambda: self._watchers.remove(watch)
+
+    def _enter_override(self, override: Override) -> None:
         self._overrides.append(override)
         try:
             self._redeclare()
@@ -134,13 +147,7 @@ class Databases:
             self._overrides.remove(override)
             raise
 
-    def leave_override(self, override: Override) -> list[Database]:
-        """
-        Take an override back; `Override` calls it.
-
-        Returns:
-            The databases that nobody uses any more, to be closed.
-        """
+    def _leave_override(self, override: Override) -> list[Database]:
         self._overrides.remove(override)
         self._redeclare()
         used = list(self._declared.databases.values()) if self._declared is not None else []
@@ -171,8 +178,11 @@ class Databases:
             database = Database(each, name=name, application=settings.application, secret_key=settings.secret_key)
             there = next((known for known in [*former, *self._parked] if known.is_same(database)), None)
             databases[name] = there or database
-            if there is None and self._overrides:
-                self._overrides[-1].made.append(database)
+            if there is None:
+                if self._overrides:
+                    self._overrides[-1].made.append(database)
+                for watch in self._watchers:
+                    watch(database)
         if self._overrides:
             self._parked += [each for each in former if each not in self._parked]
         self._declared = Declared(self, databases, settings.default, settings.on_multiple_writes)

@@ -35,6 +35,7 @@ class Declared:
         self.databases = databases
         self.default = default
         self.on_multiple_writes = on_multiple_writes
+        self.is_two_phase = on_multiple_writes == "two_phase"
         self.logger = next((name for name, each in databases.items() if each.settings.role == "logger"), None)
         self.open_units: set[int] = set()  # ids: a unit that is dropped must be collected
         others = [name for name in databases if name != default]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from .backends import Marker
+    from .connections import ConnectionState
     from .core import UnitCore
     from .database import Database
     from .sessions import UnitSession
@@ -66,7 +67,8 @@ def close_all(unit: UnitCore, *, failed: bool = True) -> None:
     try:
         close(unit)
     finally:
-        _commit_loggers(unit, failed=failed)
+        if unit.has_logger:
+            _commit_loggers(unit, failed=failed)
 
 
 def _set_rolled_back(unit: UnitCore) -> None:
@@ -108,7 +110,11 @@ def commit(unit: UnitCore) -> None:
         raise
     unit.status = Status.COMMITTING
     if len(writers) == 1:
-        _commit_single(unit, writers[0])
+        try:
+            commit_session(unit, writers[0])
+        except BaseException as error:
+            unit.status = status_after(error, writers[0])
+            raise
     elif writers:
         written = [session for session in writers if _may_have_written(session)]
         policy = unit.options.on_multiple_writes or unit.declared.on_multiple_writes
@@ -151,7 +157,9 @@ def _flush(unit: UnitCore) -> list[UnitSession]:
     """
     writers: list[UnitSession] = []
     for _ in range(_MOST_FLUSHES):
-        writers = [session for session in unit.sessions.values() if session.role == "writer"]
+        writers = list(unit.sessions.values())
+        if len(writers) > 1 or (writers and writers[0].role != "writer"):
+            writers = [session for session in writers if session.role == "writer"]
         for session in writers:
             if unit.is_async:
                 session.require_quiet()
@@ -167,14 +175,6 @@ def _flush(unit: UnitCore) -> list[UnitSession]:
         (session for session in writers if session.in_transaction()),
         key=lambda session: (not _may_have_written(session), position[session.database_name]),
     )
-
-
-def _commit_single(unit: UnitCore, session: UnitSession) -> None:
-    try:
-        commit_session(unit, session)
-    except BaseException as error:
-        unit.status = status_after(error, session)
-        raise
 
 
 def status_after(error: BaseException, session: UnitSession) -> Status:
@@ -232,7 +232,7 @@ def commit_session(unit: UnitCore, session: UnitSession) -> None:
         CommitOutcomeUnknown: The answer to COMMIT was lost, and it could not be settled.
         BaseException: Anything else means that the transaction was rolled back, unless `is_durable` says otherwise.
     """
-    database = unit.declared.database(session.database_name)
+    database = unit.declared.databases[session.database_name]
     over_network = database.backend.over_network
     if unit.is_async:
         session.require_quiet()
@@ -388,7 +388,7 @@ def close(unit: UnitCore) -> None:
     """
     interrupt: BaseException | None = None
     for session in reversed(list(unit.sessions.values())):
-        if session.role == "logger" or session.is_connecting:
+        if session.role == "logger" or (unit.is_async and session.is_connecting):
             continue  # a task that still waits for a connection gives it back when it comes
         try:
             _close_session(unit, session)
@@ -400,7 +400,8 @@ def close(unit: UnitCore) -> None:
 
 def _close_session(unit: UnitCore, session: UnitSession) -> None:
     try:
-        _wait_until_quiet(unit, session)
+        if session.state is not None and session.state.busy is not None:
+            _wait_until_quiet(unit, session, session.state)
         session.close()
     except BaseException as error:
         logger.warning("closing the session on %r failed", session.database_name, exc_info=error)
@@ -409,16 +410,13 @@ def _close_session(unit: UnitCore, session: UnitSession) -> None:
             raise
 
 
-def _wait_until_quiet(unit: UnitCore, session: UnitSession) -> None:
+def _wait_until_quiet(unit: UnitCore, session: UnitSession, state: ConnectionState) -> None:
     """
     Wait until another task's statement on this connection has ended, at most `commit_timeout`.
 
     The unit of work has failed by then, and the session starts nothing new. Closing the socket under a driver that
     waits for an answer would leave the event loop with a descriptor that may soon be another connection's.
     """
-    state = session.state
-    if state is None or state.busy is None:
-        return
     end = monotonic() + (unit.declared.database(session.database_name).settings.commit_timeout or _LONGEST_WAIT)
     while state.busy is not None and monotonic() < end:
         unit.sleep(_QUIET_INTERVAL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy.orm import Session, SessionTransaction
 
@@ -30,26 +30,27 @@ class Hooks:
     __slots__ = ("_commit", "_rollback", "_undone", "registered")
 
     def __init__(self) -> None:
-        self._commit: list[Hook] = []
-        self._rollback: list[Hook] = []
+        # Most units of work have none: lists are made when they are needed.
+        self._commit: Sequence[Hook] = ()
+        self._rollback: Sequence[Hook] = ()
         # What belongs to a savepoint that was rolled back is due whatever becomes of the unit of work.
-        self._undone: list[Hook] = []
+        self._undone: Sequence[Hook] = ()
         self.registered = False
 
     def on_commit(self, callback: Callable[[], Any], savepoints: tuple[object, ...]) -> None:
         self.registered = True
-        self._commit.append(Hook(_callable(callback), savepoints))
+        self._commit = [*self._commit, Hook(_callable(callback), savepoints)]
 
     def on_rollback(self, callback: Callable[[], Any], savepoints: tuple[object, ...]) -> None:
         self.registered = True
-        self._rollback.append(Hook(_callable(callback), savepoints))
+        self._rollback = [*self._rollback, Hook(_callable(callback), savepoints)]
 
     def savepoint_rolled_back(self, savepoint: object) -> None:
         """
         Decide the callbacks that were registered inside a savepoint which is rolled back now.
         """
         inside = {id(hook) for hook in (*self._commit, *self._rollback) if _within(hook, savepoint)}
-        self._undone += [hook for hook in self._rollback if id(hook) in inside]
+        self._undone = [*self._undone, *(hook for hook in self._rollback if id(hook) in inside)]
         self._commit = [hook for hook in self._commit if id(hook) not in inside]
         self._rollback = [hook for hook in self._rollback if id(hook) not in inside]
 
@@ -60,9 +61,9 @@ class Hooks:
         Args:
             committed: Everything is durable, or everything was rolled back; None for neither.
         """
-        outcome = {True: self._commit, False: self._rollback, None: []}[committed]
+        outcome = {True: self._commit, False: self._rollback, None: ()}[committed]
         hooks = [*self._undone, *outcome]
-        self._commit, self._rollback, self._undone = [], [], []
+        self._commit = self._rollback = self._undone = ()
         return [hook.callback for hook in hooks]
 
 

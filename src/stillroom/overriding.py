@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .database import Database
-    from .databases import Databases
 
 Change: TypeAlias = "Settings | Mapping[str, Any] | Callable[[Settings], Settings]"
 """What an override says: all settings, what to change of some databases, or a function from settings to settings."""
@@ -24,17 +23,21 @@ class Override:
     Other settings for a `Databases`, in force from `with` to its end; made by `Databases.override`.
 
     Args:
-        databases: Whose settings.
         change: What to change.
+        enter: Puts it in force.
+        leave: Takes it back; returns the databases that nobody uses any more.
+
+    Attributes:
+        made: The databases that were made while it was the innermost.
     """
 
-    def __init__(self, databases: Databases, change: Change) -> None:
-        self.databases = databases
+    def __init__(
+        self, change: Change, enter: Callable[[Override], None], leave: Callable[[Override], list[Database]]
+    ) -> None:
         self.change = change
         self.made: list[Database] = []
-
-    def __repr__(self) -> str:
-        return f"<Override of {self.databases!r}>"
+        self._enter = enter
+        self._leave = leave
 
     def apply(self, settings: Settings | None) -> Settings | None:
         """
@@ -56,16 +59,16 @@ class Override:
         return settings
 
     def __enter__(self) -> Self:
-        self.databases.enter_override(self)
+        self._enter(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for database in self.databases.leave_override(self):
+        for database in self._leave(self):
             database.close()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
-        for database in self.databases.leave_override(self):
+        for database in self._leave(self):
             await database.aclose()

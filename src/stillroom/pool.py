@@ -266,9 +266,6 @@ class FairQueuePool(QueuePool):
         self.gate = Gate(pool_size + max_overflow) if max_overflow >= 0 and pool_size > 0 else None
         self.wait_limit = timeout
 
-    def enter(self, gate: Gate) -> Ticket:
-        return gate.enter(self.wait_limit)
-
     def connect(self) -> PoolProxiedConnection:
         """
         Check a connection out, waiting in turn.
@@ -276,7 +273,7 @@ class FairQueuePool(QueuePool):
         Raises:
             PoolTimeout: None came free in time.
         """
-        return self.check_out(self.enter(self.gate) if self.gate is not None else None)
+        return self.check_out(self.gate.enter(self.wait_limit) if self.gate is not None else None)
 
     def check_out(self, ticket: Ticket | None) -> PoolProxiedConnection:
         """

@@ -109,7 +109,7 @@ def _begun(session: UnitSession, transaction: SessionTransaction, connection: Co
         return
     if session.unit.is_async:
         session.connected(connection)
-    state = session.state = connection.info[STATE]
+    state = session.state = connection.connection.info[STATE]
     session.began = connection
     deadline = session.unit.deadline
     if deadline is not None:
@@ -120,9 +120,10 @@ def _begun(session: UnitSession, transaction: SessionTransaction, connection: Co
 @event.listens_for(UnitSession, "before_commit")
 def _committing(session: UnitSession) -> None:
     state = session.state
-    if state is None or session.in_nested_transaction():
+    is_async = session.unit.is_async
+    if state is None or (state.failure is None and not is_async) or session.in_nested_transaction():
         return
-    if session.unit.is_async:
+    if is_async:
         session.require_quiet()
     require_intact(state)
 

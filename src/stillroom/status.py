@@ -66,3 +66,7 @@ ISOLATIONS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZ
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}={value!r}: it is one of {', '.join(repr(each) for each in allowed)}")
+
+
+NO_OPTIONS = UnitOptions()
+"""How a unit of work behaves where nothing else is asked for."""

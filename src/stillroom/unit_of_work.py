@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import context
 from .core import UnitCore
-from .status import Status, UnitOptions
+from .status import NO_OPTIONS, Status, UnitOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from .declared import Declared
     from .status import SessionRole
-
-_NO_OPTIONS = UnitOptions()
 
 
 class UnitOfWork:
@@ -44,7 +42,7 @@ class UnitOfWork:
     outer: context.Unit | None = None
     in_threads: Callable[[], context.Unit] | None = None
 
-    def __init__(self, declared: Declared, options: UnitOptions = _NO_OPTIONS) -> None:
+    def __init__(self, declared: Declared, options: UnitOptions = NO_OPTIONS) -> None:
         self.core = UnitCore(declared, options, self)
 
     @property
@@ -92,7 +90,8 @@ class UnitOfWork:
     ) -> None:
         core = self.core
         failure = error
-        self._forget_sessions()
+        for name, _ in core.sessions:
+            self.__dict__.pop(name, None)
         try:
             core.end(error)
         except BaseException as raised:
@@ -131,7 +130,7 @@ class UnitOfWork:
 
     def __getattr__(self, name: str) -> Session:
         core = self.__dict__.get("core")
-        if core is not None and name in core.declared:
+        if core is not None and name in core.declared.databases:
             session: Session = core.session(name, None)
             self.__dict__[name] = session  # later uses cost nothing
             return session

@@ -9,7 +9,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from ..pool import FairQueuePool, Gate, Ticket, current_task
+from ..pool import FairQueuePool, Ticket, current_task
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
@@ -60,8 +60,12 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
         # An event loop keeps weak references only: what must not be collected before it is done is kept here.
         self._under_way: set[asyncio.Task[PoolProxiedConnection]] = set()
 
-    def enter(self, gate: Gate) -> Ticket:
-        return gate.enter(self.wait_limit, TaskWaiter, current_task())
+    def connect(self) -> PoolProxiedConnection:
+        """
+        Same as `FairQueuePool.connect`, but a task waits.
+        """
+        gate = self.gate
+        return self.check_out(gate.enter(self.wait_limit, TaskWaiter, current_task()) if gate is not None else None)
 
     def check_out(self, ticket: Ticket | None) -> PoolProxiedConnection:
         """

@@ -8,7 +8,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from .. import context
-from ..status import Status, UnitOptions
+from ..status import NO_OPTIONS, Status, UnitOptions
 from .completion import run_to_completion
 from .core import AsyncUnitCore
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..declared import Declared
     from ..status import SessionRole
 
-_NO_OPTIONS = UnitOptions()
 _SLACK = 1.0
 """Seconds that the end may take beside its COMMITs."""
 
@@ -38,7 +37,7 @@ class AsyncUnitOfWork:
     outer: context.Unit | None = None
     in_threads: Callable[[], context.Unit] | None = None
 
-    def __init__(self, declared: Declared, options: UnitOptions = _NO_OPTIONS) -> None:
+    def __init__(self, declared: Declared, options: UnitOptions = NO_OPTIONS) -> None:
         self.core = AsyncUnitCore(declared, options, self)
         self._timer: asyncio.Timeout | None = None
 

@@ -102,6 +102,8 @@ DATABASE_KEYS: Mapping[str, Key] = {
     "depends_on": Key(tuple[str, ...], "a list of names of databases", "words"),
     "admin_url": _URL,
     "migration_url": _URL,
+    "version_table": Key(Name, "the name of a table"),
+    "version_schema": Key(Name, "the name of a schema"),
     "disposable": _FLAG,
     "pooler": _FLAG,
     "pool_size": Key(AtLeastOne, "a number of connections, 1 or more"),

@@ -31,6 +31,7 @@ class TestOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         worker: Who among several processes this is, such as "gw0" of pytest-xdist; part of the databases' names.
+        run: Which run of tests this is; the same for all its workers, so that `fresh` makes each template once.
         keep: Leave the test databases where they are at the end, and take them as they are at the next start.
         fresh: Make templates anew, whatever is kept of earlier runs.
         prefix: What the names of test databases begin with; None for the names in the settings.
@@ -47,6 +48,7 @@ class TestOptions(msgspec.Struct, frozen=True, kw_only=True):
     __test__ = False
 
     worker: str = ""
+    run: str = ""
     keep: bool = False
     fresh: bool = False
     prefix: str | None = None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import JSON, event, text
 
+from ...connections import before_statement
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
@@ -130,6 +132,7 @@ def _execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool
     option = context.execution_options.get(_COPY)
     if option is None:
         return None
+    before_statement(statement, context)
     copy, batch = option
     if not context.dialect.is_async:
         with cursor.copy(statement) as writer:

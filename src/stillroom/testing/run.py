@@ -1,0 +1,298 @@
+"""A run of tests over an application's databases, and the single test in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from . import guard
+from .committed import Committed
+from .errors import LeakedTransaction, SandboxError, TestingError, UndeclaredDatabase
+from .options import Isolation, TestOptions
+from .provisioning import provide
+from .routing import Router
+from .sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Self
+
+    from sqlalchemy.engine import URL
+
+    from stillroom import Database, Databases, Settings
+
+    from .leaks import Leak
+    from .provisioning import TestDatabase
+
+__all__ = ["IsolatedTest", "TestRun"]
+
+_BETWEEN = (
+    "but no test is running that may use it. With pytest, let the test or fixture ask for `uow`, `session` or "
+    "`databases`, or mark the test with @pytest.mark.databases; elsewhere use `with run.isolated():`"
+)
+
+
+class IsolatedTest:
+    """
+    One test in a run.
+
+    Attributes:
+        isolation: How it is kept from the others.
+        databases: The names of those it may use.
+        urls: Where they are, by name; `url` is for programs that the test starts.
+        failed: Whether it failed; to be set by who knows. A clone of a test that failed is kept.
+    """
+
+    def __init__(self, isolation: Isolation, databases: Iterable[str]) -> None:
+        self.isolation = isolation
+        self.databases = tuple(databases)
+        self.failed = False
+        self.urls: dict[str, URL] = {}
+
+    def __repr__(self) -> str:
+        return f"<IsolatedTest {self.isolation} on {', '.join(self.databases)}>"
+
+    def url(self, name: str) -> URL:
+        """
+        Return where a database is during the test, for programs that the test starts.
+
+        Raises:
+            UndeclaredDatabase: The test did not declare it.
+            SandboxError: Another process cannot see what is in the sandbox.
+        """
+        if self.isolation == "sandbox":
+            raise SandboxError(
+                f"no other process can see what this test does in {name!r}: it is in one transaction that is never "
+                'committed. Use isolation="committed" or isolation="clone"'
+            )
+        if name not in self.urls:
+            raise UndeclaredDatabase(f"the test declared the databases {', '.join(self.databases)}, and not {name!r}")
+        return self.urls[name]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """
+        The environment for programs that the test starts: this process's, with the URLs of the databases.
+        """
+        urls = {
+            f"STILLROOM_{name.upper()}_URL": self.url(name).render_as_string(hide_password=False)
+            for name in self.databases
+        }
+        return {**os.environ, **urls}
+
+
+class TestRun:
+    """
+    Test databases for an application's databases, made at the start and taken away at the end.
+
+    With unittest, for example::
+
+        def setUpModule():
+            global run
+            run = unittest.enterModuleContext(TestRun(dbs))
+
+        class Tests(unittest.TestCase):
+            def setUp(self):
+                self.enterContext(run.isolated())
+
+    The pytest plugin does the same. In a test `dbs` leads to the test databases, whoever uses it, and outside of one
+    nowhere.
+
+    Args:
+        databases: The application's; configured.
+        options: What can be chosen.
+
+    Raises:
+        NotATestDatabase: A database is not recognisable as one for tests. Nothing was connected to.
+    """
+
+    __test__ = False
+
+    def __init__(self, databases: Databases, options: TestOptions | None = None) -> None:
+        self.databases = databases
+        self.options = options or TestOptions()
+        self.made: Mapping[str, TestDatabase] = {}
+        self.current: IsolatedTest | None = None
+        self._routers: dict[str, Router] = {}
+        self._committed: dict[str, Committed] = {}
+        self._layers: list[list[str]] = []
+        self._stack = contextlib.ExitStack()
+
+    def __repr__(self) -> str:
+        return f"<TestRun on {', '.join(self.made) or 'nothing yet'}>"
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            guard.check(self.databases.settings.databases, self.options)
+            self.made = stack.enter_context(provide(self.databases, self.options))
+            # What the application may hold already, from before the override.
+            held = [self.databases[name] for name in self.made]
+            stack.callback(self._close)
+            stack.enter_context(self.databases.override(self._redirected))
+            for name, made in self.made.items():
+                committed = self._committed[name] = Committed(self.databases[name])
+                sandbox = Sandbox(name, timeout=self.options.sandbox_timeout)
+                self._routers[name] = Router(name, made.url, sandbox, committed)
+            for database in held:
+                self._routers[database.name].attach(database)
+            stack.callback(self.databases.watch_databases(self._attach))
+            self._refuse_all()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _close(self) -> None:
+        for name, router in self._routers.items():
+            router.detach()
+            router.sandbox.close()
+            self._committed[name].close()
+
+    def _redirected(self, settings: Settings) -> Settings:
+        for name, made in self.made.items():
+            if name in settings:
+                settings = settings.replace(
+                    name, url=made.url, replicas=None, migration_url=None, pooler=None, disposable=True
+                )
+        return settings
+
+    # --- one test
+
+    @contextlib.contextmanager
+    def isolated(
+        self, *, isolation: Isolation = "sandbox", databases: Iterable[str] | None = None, label: str = "test"
+    ) -> Iterator[IsolatedTest]:
+        """
+        Keep what is done to the databases in the block from every other test.
+
+        Args:
+            isolation: "sandbox": one connection for all, rolled back at the end. "committed": real commits; the tables
+                that were touched are cleaned. "clone": databases of its own.
+            databases: The names of those that the block may use; None for all.
+            label: Names a clone.
+
+        Yields:
+            The test.
+
+        Raises:
+            LeakedTransaction: At the end: transactions were left open. All is cleaned up nevertheless.
+            UndeclaredDatabase: In the block: another database was used.
+        """
+        names = self._names(databases)
+        if self.current is not None:
+            raise TestingError(f"a test is running already, so another one cannot begin: {self.current!r}")
+        if isolation != "sandbox" and self._layers:
+            raise SandboxError(
+                f'isolation="{isolation}" was asked for where a data layer is open, whose rows are in a transaction '
+                "that is never committed: nobody else could see them, and they hold locks. Put the test where no layer "
+                "is open, or the rows into the seeds"
+            )
+        leaks: list[Leak] = []
+        test = IsolatedTest(isolation, names)
+        with contextlib.ExitStack() as stack:  # ends each of them, whatever the others say
+            stack.callback(self._after_test)
+            self._refuse_all(f"but the test declared only {', '.join(map(repr, names))}. Declare it as well")
+            for name in names:
+                self._begin(test, name, label)
+                stack.callback(self._end, test, name, leaks)
+            self.current = test
+            try:
+                yield test
+            except BaseException:
+                test.failed = True
+                raise
+        if leaks and not test.failed:
+            raise _leaked(leaks)
+
+    @contextlib.contextmanager
+    def layer(self, databases: Iterable[str] | None = None) -> Iterator[None]:
+        """
+        Put rows below all tests of the block (a module's, a session's): each sees them, and they are gone at the end.
+
+        The rows are in the transaction of the sandbox, so tests in the block are in the sandbox too. In the block
+        itself the databases may be used.
+
+        Args:
+            databases: The names of those that get rows; None for all.
+        """
+        if self.current is not None:
+            raise TestingError(f"a data layer goes below tests, and one is running: {self.current!r}")
+        names = self._names(databases)
+        leaks: list[Leak] = []
+        with contextlib.ExitStack() as stack:
+            self._layers.append(names)
+            stack.callback(self._after_layer, names)
+            for name in names:
+                self._routers[name].sandbox.begin()
+                stack.callback(self._end_layer, name, leaks)
+                self._routers[name].lead("sandbox")
+            yield
+        if leaks:
+            raise _leaked(leaks)
+
+    def _names(self, databases: Iterable[str] | None) -> list[str]:
+        names = list(self.made) if databases is None else list(databases)
+        for name in names:
+            if name not in self.made:
+                known = ", ".join(map(repr, self.made))
+                raise UndeclaredDatabase(f"no test database is named {name!r}; there are {known}")
+        return names
+
+    def _begin(self, test: IsolatedTest, name: str, label: str) -> None:
+        router = self._routers[name]
+        test.urls[name] = router.url
+        if test.isolation == "sandbox":
+            router.sandbox.begin()
+        elif test.isolation == "committed":
+            self._committed[name].begin()
+        else:
+            test.urls[name] = self.made[name].clone(label)
+        router.lead(test.isolation, url=test.urls[name])
+
+    def _end(self, test: IsolatedTest, name: str, leaks: list[Leak]) -> None:
+        self._routers[name].lead("nowhere", refusal=_BETWEEN)
+        if test.isolation == "sandbox":
+            leaks += self._routers[name].sandbox.end()
+        elif test.isolation == "committed":
+            leaks += self._committed[name].end()
+        elif test.failed:
+            self.options.notice(f"{name}: kept for you to look at: {test.urls[name]!r}")
+        else:
+            self.made[name].drop_clone(test.urls[name])
+
+    def _after_test(self) -> None:
+        self.current = None
+        self._refuse_all()
+        for name in {name for names in self._layers for name in names}:
+            self._routers[name].lead("sandbox")
+
+    def _end_layer(self, name: str, leaks: list[Leak]) -> None:
+        leaks += self._routers[name].sandbox.end()
+
+    def _after_layer(self, names: list[str]) -> None:
+        self._layers.remove(names)
+        self._after_test()
+
+    # --- engines
+
+    def _attach(self, database: Database) -> None:
+        router = self._routers.get(database.name)
+        if router is None or database.settings.url != router.url:
+            guard.check({database.name: database.settings}, self.options)
+        else:
+            router.attach(database)
+
+    def _refuse_all(self, why: str = _BETWEEN) -> None:
+        for router in self._routers.values():
+            router.lead("nowhere", refusal=why)
+
+
+def _leaked(leaks: list[Leak]) -> LeakedTransaction:
+    listed = "\n".join(f"- {leak}" for leak in leaks)
+    return LeakedTransaction(
+        f"{len(leaks)} transaction(s) were left open at the end of the test, and were rolled back:\n{listed}\n"
+        "End them: leave their `with` block, commit, roll back, or close",
+        [str(leak) for leak in leaks],
+    )
