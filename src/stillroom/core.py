@@ -360,7 +360,10 @@ class UnitCore:
         Return the callbacks that are due after the end.
         """
         # Partly committed, or unknown: neither is true.
-        return self.hooks.take(committed={Status.COMMITTED: True, Status.ROLLED_BACK: False}.get(self.status))
+        if not self.hooks.registered:
+            return []
+        decided = self.status in (Status.COMMITTED, Status.ROLLED_BACK)
+        return self.hooks.take(committed=self.status is Status.COMMITTED if decided else None)
 
     def report(self, failures: list[Exception], error: BaseException | None) -> None:
         """

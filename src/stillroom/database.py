@@ -22,7 +22,7 @@ from .importing import import_models, load_metadata
 from .secrets import mask_text, mask_url
 from .sessions import ReaderSession, UnitSession
 from .settings import DatabaseSettings, Settings
-from .status import NO_OPTIONS, UnitOptions
+from .status import UnitOptions
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -259,8 +259,9 @@ class Database:
         """
         Open a session for a unit of work; users ask the unit of work for it.
         """
-        engine = self._writers_engine
-        if role == "reader" or engine is None or unit.options is not NO_OPTIONS or unit.declared.is_two_phase:
+        engine, options = self._writers_engine, unit.options
+        is_plain = options.isolation is None and options.on_multiple_writes is None and not unit.declared.is_two_phase
+        if role == "reader" or engine is None or not is_plain:
             engine = self.engine_for(*self.how(unit, role, snapshot=snapshot))
         make = ReaderSession if role == "reader" else UnitSession
         session = make(engine, expire_on_commit=False)
@@ -397,7 +398,7 @@ class Database:
         Raises:
             NotDisposable: The settings do not say `disposable = true`.
         """
-        self._require_disposable("drop")
+        self.require_disposable("drop")
         self.close()
         self.backend.drop(self._url, self.settings.admin_url)
 
@@ -408,11 +409,20 @@ class Database:
         Raises:
             NotDisposable: The settings do not say `disposable = true`.
         """
-        self._require_disposable("recreate")
+        self.require_disposable("recreate")
         self.drop()
         self.backend.create(self._url, self.settings.admin_url)
 
-    def _require_disposable(self, what: str) -> None:
+    def require_disposable(self, what: str) -> None:
+        """
+        Refuse what would destroy the database, unless the settings allow it.
+
+        Args:
+            what: What it is, for the message.
+
+        Raises:
+            NotDisposable: They do not say `disposable = true`.
+        """
         if not self.settings.disposable:
             raise NotDisposable(
                 f"refusing to {what} the database {self.name!r} ({mask_url(self.settings.url)}): the settings do not "

@@ -280,12 +280,18 @@ class FairQueuePool(QueuePool):
         Take an idle connection or open one, and give the ticket back with it, or at once if that fails.
         """
         try:
-            connection = super().connect()
-            connection.record_info[_TICKET] = ticket  # type: ignore[index]  # a fresh checkout always has a record
+            return self.take(ticket)
         except BaseException:
             if ticket is not None:
                 ticket.gate.leave(ticket)
             raise
+
+    def take(self, ticket: Ticket | None) -> PoolProxiedConnection:
+        """
+        Take an idle connection or open one, and put the ticket on it.
+        """
+        connection = super().connect()
+        connection.record_info[_TICKET] = ticket  # type: ignore[index]  # a fresh checkout always has a record
         return connection
 
 

@@ -53,9 +53,12 @@ class UnitOptions(msgspec.Struct, frozen=True, kw_only=True):
     info: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        _one_of("commit", self.commit, ("auto", "manual"))
-        _one_of("on_multiple_writes", self.on_multiple_writes, (None, "ordered", "two_phase", "refuse"))
-        _one_of("isolation", self.isolation, (None, *ISOLATIONS))
+        if self.commit != "auto":
+            _one_of("commit", self.commit, ("auto", "manual"))
+        if self.on_multiple_writes is not None:
+            _one_of("on_multiple_writes", self.on_multiple_writes, (None, "ordered", "two_phase", "refuse"))
+        if self.isolation is not None:
+            _one_of("isolation", self.isolation, (None, *ISOLATIONS))
         if self.timeout is not None and self.timeout <= 0:
             raise ValueError(f"timeout={self.timeout!r}: a time limit is a positive number of seconds")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from inspect import signature
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -12,6 +14,8 @@ from sqlalchemy.util.concurrency import in_greenlet
 from ..pool import FairQueuePool, Ticket, current_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.pool import PoolProxiedConnection
 
 
@@ -50,13 +54,41 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+class _NeedsTask(Exception):
+    """
+    A connection must be opened, and this task could be cancelled meanwhile.
+    """
+
+
+_opening: WeakSet[asyncio.Task[Any]] = WeakSet()
+"""The tasks that may open connections."""
+
+
+def _in_own_task(create: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Make what opens a connection refuse to do so in a task of the application.
+    """
+    if getattr(create, "stillroom_guarded", False):  # of a pool that is made anew
+        return create
+    wants_record = bool(signature(create).parameters)
+
+    # The name of the argument tells SQLAlchemy to hand it over.
+    def guarded(connection_record: Any = None) -> Any:
+        if asyncio.current_task() not in _opening:
+            raise _NeedsTask
+        return create(connection_record) if wants_record else create()
+
+    guarded.stillroom_guarded = True  # type: ignore[attr-defined]  # a mark of our own
+    return guarded
+
+
 class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
     """
     Same as `FairQueuePool`, but for asyncio.
     """
 
-    def __init__(self, *args: Any, **kw: Any):
-        super().__init__(*args, **kw)
+    def __init__(self, creator: Callable[..., Any], *args: Any, **kw: Any):
+        super().__init__(_in_own_task(creator), *args, **kw)
         # An event loop keeps weak references only: what must not be collected before it is done is kept here.
         self._under_way: set[asyncio.Task[PoolProxiedConnection]] = set()
 
@@ -71,6 +103,15 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
         """
         Same as `FairQueuePool.check_out`, but a connection that is being opened is not lost by a cancellation.
         """
+        if self.checkedin():
+            try:
+                return self.take(ticket)
+            except _NeedsTask:  # the idle one was no good
+                pass
+            except BaseException:
+                if ticket is not None:
+                    ticket.gate.leave(ticket)
+                raise
         return await_only(self._taken(ticket))
 
     async def _taken(self, ticket: Ticket | None) -> PoolProxiedConnection:
@@ -93,7 +134,10 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
             if ticket is not None and task.cancelled():  # by the end of the event loop, before its first step perhaps
                 ticket.gate.leave(ticket)
 
-        taking = asyncio.create_task(greenlet_spawn(take))
+        me = asyncio.current_task()
+        # Under the name of the task that it works for, which messages name.
+        taking = asyncio.create_task(greenlet_spawn(take), name=me.get_name() if me is not None else None)
+        _opening.add(taking)
         self._under_way.add(taking)
         taking.add_done_callback(done)
         try:

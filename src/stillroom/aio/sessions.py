@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util.concurrency import in_greenlet
 
-from ..connections import overlap_error
+from ..connections import overlap_error, refuse_overlap
 from ..errors import UnitOfWorkEnded
 from ..sessions import ReaderSession, UnitSession
 from .engines import running_task
@@ -60,7 +60,8 @@ class _Occupied(UnitSession):
         connecting = self._connecting
         if connecting is not None and connecting[0] is not getcurrent() and not connecting[0].dead:
             raise overlap_error(self.database_name, connecting[1], running_task())
-        super().require_quiet()
+        if self.state is not None and self.state.busy is not None:
+            refuse_overlap(self.state, self.unit.who())
 
     def rollback(self) -> None:
         """

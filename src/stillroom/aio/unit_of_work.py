@@ -114,7 +114,8 @@ class AsyncUnitOfWork:
             raise
         finally:
             context.leave(self)  # in this task's copy of the context: the callbacks see the outer unit of work
-            await self._call(core.due_callbacks(), failure)
+            if core.hooks.registered:
+                await self._call(core.due_callbacks(), failure)
 
     async def _call(self, callbacks: list[Callable[[], Any]], error: BaseException | None = None) -> None:
         failures = []
@@ -146,7 +147,7 @@ class AsyncUnitOfWork:
 
     def __getattr__(self, name: str) -> AsyncSession:
         core = self.__dict__.get("core")
-        if core is not None and name in core.declared:
+        if core is not None and name in core.declared.databases:
             return self.session(name)
         known = ", ".join(map(repr, core.declared)) if core is not None else "none"
         raise AttributeError(f"a unit of work has no attribute {name!r}; its databases are {known}")

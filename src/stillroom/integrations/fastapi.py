@@ -68,14 +68,20 @@ def _units(connection: HTTPConnection) -> RequestUnits:
 
 async def _async_unit(connection: HTTPConnection) -> AsyncIterator[AsyncUnitOfWork]:
     units = _units(connection)
-    with units.dooming():
+    try:
         yield units.asynchronous()
+    except BaseException as error:
+        units.doom_for(error)
+        raise
 
 
 async def _blocking_unit(connection: HTTPConnection) -> AsyncIterator[UnitOfWork]:
     units = _units(connection)
-    with units.dooming():
+    try:
         yield units.blocking()
+    except BaseException as error:
+        units.doom_for(error)
+        raise
 
 
 AsyncUowDep = Annotated[AsyncUnitOfWork, Depends(_async_unit)]

@@ -41,8 +41,8 @@ _RESERVED = """
     any commit core databases doom in_threads info is_active logger on_commit on_rollback options outer reader rollback
     savepoint session status writer
     aclose async_transaction async_unit_of_work close configure current declared default has_current is_configured ping
-    recover scoped settings transaction transactional unit_of_work with_session
-    add begin database end execute flush get name nested override role snapshot token uow
+    override recover scoped settings transaction transactional unit_of_work watch_databases with_session
+    add begin database end execute flush get name nested role snapshot token uow
 """  # of the unit of work; of the databases; of what people would take for either
 RESERVED_NAMES = frozenset(_RESERVED.split())
 
@@ -139,11 +139,13 @@ LACKS: Mapping[str, Mapping[str, str]] = {
         "idle_transaction_timeout": "SQLite has no timeout for idle transactions",
         "pooler": "SQLite has no pooler",
         "server_settings": "SQLite has no server",
+        "version_schema": "SQLite has no schemas; `version_table` tells apart what shares a file",
         "connect_timeout": "SQLite connects to no server; `lock_timeout` is how long it waits for a lock",
     },
     "postgresql": {},
     "mysql": {
         "pooler": "the setting `pooler` is about PgBouncer, which MariaDB and MySQL have not",
+        "version_schema": "a schema of MariaDB is a database of its own; `version_table` tells apart what shares one",
     },
 }
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import UnitOfWorkEnded
 from .policy import CommitPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-    from typing import TypeAlias
+    from collections.abc import Awaitable, Callable, MutableMapping
+    from typing import Self, TypeAlias
 
     from ..aio import AsyncUnitOfWork
     from ..databases import Databases
@@ -105,7 +104,7 @@ class UnitOfWorkMiddleware:
             if failure is None:
                 await send(message)
 
-        with units.in_scope():
+        with units:
             await units.open()
             try:
                 await self.app(scope, receive, send_after_end)
@@ -139,7 +138,7 @@ class UnitOfWorkMiddleware:
             if was_open:
                 await units.open()
 
-        with units.in_scope():
+        with units:
             await units.open()
             try:
                 await self.app(scope, receive_in_unit, send_after_end)
@@ -180,19 +179,21 @@ class RequestUnits:
         self.ended = True
         self._unit: AsyncUnitOfWork | None = None
         self._blocking: UnitOfWork | None = None
+        self._outer: tuple[Any, Any] = None, None
+        self._state: dict[str, Any] = {}
 
-    @contextmanager
-    def in_scope(self) -> Iterator[None]:
+    def __enter__(self) -> Self:
         """
         Be in the scope, which stays the same object: what the application puts there, those around it may read.
         """
-        scope, state = self.scope, self.scope.setdefault("state", {})
-        outer, outer_unit = scope.get(KEY), state.get("uow")
-        scope[KEY] = self
-        try:
-            yield
-        finally:  # without the way back from the scope to the units, which would be a cycle
-            scope[KEY], state["uow"] = outer, outer_unit
+        self._state = self.scope.setdefault("state", {})
+        self._outer = self.scope.get(KEY), self._state.get("uow")
+        self.scope[KEY] = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Without the way back from the scope to the units, which would be a cycle.
+        self.scope[KEY], self._state["uow"] = self._outer
 
     async def open(self) -> None:
         """
@@ -243,16 +244,11 @@ class RequestUnits:
             if unit is not None and unit.is_active:
                 unit.doom(reason)
 
-    @contextmanager
-    def dooming(self) -> Iterator[None]:
+    def doom_for(self, error: BaseException) -> None:
         """
-        Make the end a rollback if an exception leaves the block.
+        Make the end a rollback, since an exception left the endpoint.
         """
-        try:
-            yield
-        except BaseException as error:
-            self.doom(f"{type(error).__name__} left the endpoint")
-            raise
+        self.doom(f"{type(error).__name__} left the endpoint")
 
     async def settle(self, message: Message, raised: BaseException | None) -> None:
         """

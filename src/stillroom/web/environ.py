@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import NoUnitOfWork, UnitOfWorkEnded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import MutableMapping
+    from types import TracebackType
 
     from ..databases import Databases
     from ..unit_of_work import UnitOfWork
@@ -20,12 +20,9 @@ ENVIRON_KEY = "stillroom.uow"
 """The key of the unit of work in the environ; None is there when it has ended."""
 
 
-@contextmanager
-def open_unit(
-    environ: MutableMapping[str, Any], databases: Databases, policy: CommitPolicy, request: object
-) -> Iterator[UnitOfWork]:
+class open_unit:  # noqa: N801  # used like a function, as contextlib's own
     """
-    Give the request a unit of work for the length of a block.
+    Give the request a unit of work for the length of a `with` block.
 
     Args:
         environ: The request's.
@@ -33,13 +30,24 @@ def open_unit(
         policy: When to commit; whoever opens it calls its `settle` at the end of the block.
         request: What `session.info["request"]` is.
     """
-    outer = environ.get(ENVIRON_KEY)
-    with databases.unit_of_work(**policy.options(request)) as unit:
-        environ[ENVIRON_KEY] = unit
-        try:
-            yield unit
-        finally:
-            environ[ENVIRON_KEY] = outer  # not the one that has ended: it refers to the request, which would be a cycle
+
+    def __init__(
+        self, environ: MutableMapping[str, Any], databases: Databases, policy: CommitPolicy, request: object
+    ) -> None:
+        self._environ = environ
+        self._outer = environ.get(ENVIRON_KEY)
+        self._unit = databases.unit_of_work(**policy.options(request))
+
+    def __enter__(self) -> UnitOfWork:
+        unit = self._environ[ENVIRON_KEY] = self._unit.__enter__()
+        return unit
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Not the one that has ended: it refers to the request, which would be a cycle.
+        self._environ[ENVIRON_KEY] = self._outer
+        self._unit.__exit__(kind, error, traceback)
 
 
 def shares_unit(environ: MutableMapping[str, Any], databases: Databases) -> bool:
