@@ -11,8 +11,8 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from stillroom import Databases
+from stillroom.testing.servers import Proxy
 from tests.support import servers
-from tests.support.proxy import Proxy
 
 from . import peers
 from .report import Figure, Result, Scale, Table

@@ -4,7 +4,7 @@ How long does a unit of work take where each round trip to the server costs a mi
 
 from __future__ import annotations
 
-from tests.support.proxy import Proxy
+from stillroom.testing.servers import Proxy
 
 from . import peers
 from .measuring import compare

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import String, create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from stillroom.testing.servers import ServerUnavailable
 from tests.support import servers
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def database(backend: str) -> Iterator[str]:
         backend: "postgresql" or "mariadb".
 
     Raises:
-        tests.support.servers.Unavailable: No such server is there.
+        stillroom.testing.servers.ServerUnavailable: No such server is there.
     """
     making: Any
     if backend == "postgresql":
@@ -120,5 +121,5 @@ def noting(result: Result, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except servers.Unavailable as error:
+    except ServerUnavailable as error:
         result.notes.append(f"{what}: not measured, {error}")

@@ -5,21 +5,19 @@ Fixtures for all tests: servers that are there or throwaway, and databases that 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
+from stillroom.testing.servers import wait_until
+from stillroom.testing.servers.fixtures import needed
 from tests.support import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from tests.support.servers import PostgresPair, PostgresServer
-
     Reporting = Generator[None, pytest.TestReport, pytest.TestReport]
-
-T = TypeVar("T")
 
 BACKENDS = ("sqlite", "postgresql", "mariadb")
 
@@ -37,18 +35,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
     return report
-
-
-def needed(server: str, find: Callable[[], T]) -> T:
-    """
-    Return what `find` finds; where that is nothing, skip with its reason, or fail if the server is required.
-    """
-    try:
-        return find()
-    except servers.Unavailable as error:
-        if servers.required(server):
-            pytest.fail(f"STILLROOM_TEST_REQUIRE demands {server}: {error}", pytrace=False)
-        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)
@@ -95,24 +81,6 @@ def rabbitmq_url() -> str:
     return needed("rabbitmq", servers.rabbitmq_url)
 
 
-@pytest.fixture(scope="session")
-def postgresql_two_phase() -> Iterator[PostgresServer]:
-    """
-    A throwaway PostgreSQL server that keeps prepared transactions; may be stopped, killed and started again.
-    """
-    with contextlib.ExitStack() as stack:
-        yield needed("postgresql", lambda: stack.enter_context(servers.two_phase_server()))
-
-
-@pytest.fixture(scope="session")
-def postgresql_pair() -> Iterator[PostgresPair]:
-    """
-    A throwaway PostgreSQL server with a streaming standby.
-    """
-    with contextlib.ExitStack() as stack:
-        yield needed("postgresql", lambda: stack.enter_context(servers.postgresql_pair()))
-
-
 @pytest.fixture
 def sqlite_database(tmp_path: Path) -> str:
     """
@@ -156,7 +124,7 @@ def check_connections(url: str, request: pytest.FixtureRequest) -> None:
     if request.node.stash.get(FAILED, False) or request.node.get_closest_marker("leaves_connections"):
         return
     with contextlib.suppress(TimeoutError):
-        servers.wait_until(lambda: servers.open_connections(url) == 0, "connections are closed", timeout=CLOSING)
+        wait_until(lambda: servers.open_connections(url) == 0, "connections are closed", timeout=CLOSING)
     left = servers.open_connections(url)
     if left:
         pytest.fail(

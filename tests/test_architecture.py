@@ -39,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 BESIDE = "aio"
 
 # At the border: what uses public names only, so that it could live in a package of its own.
-BORDER = frozenset({"integrations", "cli", "panel", "migrations", "testing", "demo"})
+BORDER = frozenset({"integrations", "cli", "data", "panel", "migrations", "testing", "demo"})
 
 # The modules whose names without an underscore are public, beside `stillroom` itself and the border's own.
 PUBLIC = frozenset({"errors", "classification", "secrets", "settings", "models", "repository", "recording", "web"})

@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+from stillroom.testing.servers import Proxy
 from tests.commits.worlds import PSYCOPG, PSYCOPG_ASYNC, Place, column, databases, execute
-from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

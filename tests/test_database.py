@@ -15,6 +15,7 @@ from sqlalchemy import MetaData, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from stillroom import Database, NotDisposable, ReadOnlyError, Settings, SettingsError
+from stillroom.testing.servers import free_port
 from tests.support import servers
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def test_a_ping_tells_of_both_roles(any_database: str) -> None:
 
 
 def test_a_ping_of_a_server_that_is_down_says_why_and_no_secrets() -> None:
-    port = servers.free_port()
+    port = free_port()
     with Database(f"postgresql://me:tell-nobody@127.0.0.1:{port}/shop") as alone:
         found = alone.ping()
     assert [each.ok for each in found] == [False, False]

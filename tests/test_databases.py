@@ -18,7 +18,7 @@ from stillroom import (
     SettingsError,
     UnknownDatabase,
 )
-from tests.support import servers
+from stillroom.testing.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ def test_without_settings_they_are_loaded(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_configuring_makes_no_connection() -> None:
-    dbs = Databases({"databases": {"main": {"url": f"postgresql://x@127.0.0.1:{servers.free_port()}/x"}}})
+    dbs = Databases({"databases": {"main": {"url": f"postgresql://x@127.0.0.1:{free_port()}/x"}}})
     assert dict(dbs.main.pools()) == {}
 
 
@@ -151,7 +151,7 @@ def test_a_ping_asks_every_server(dbs: Databases) -> None:
 
 
 def test_a_ping_goes_on_after_a_server_that_is_down(tmp_path: Path) -> None:
-    urls = {"main": f"postgresql://x@127.0.0.1:{servers.free_port()}/x", "log": f"sqlite:///{tmp_path / 'log.db'}"}
+    urls = {"main": f"postgresql://x@127.0.0.1:{free_port()}/x", "log": f"sqlite:///{tmp_path / 'log.db'}"}
     databases = {"main": {"url": urls["main"]}, "log": {"url": urls["log"], "role": "logger"}}
     with Databases({"databases": databases}) as dbs:
         assert [(each.database, each.role, each.ok) for each in dbs.ping()] == [

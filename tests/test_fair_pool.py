@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, event, text
 from stillroom import Databases
 from stillroom.errors import PoolTimeout
 from stillroom.pool import FairQueuePool, Gate
-from tests.support.servers import wait_until
+from stillroom.testing.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from stillroom import Databases, Status
 from stillroom.errors import ForkedConnection, NoUnitOfWork
-from tests.support.servers import wait_until
+from stillroom.testing.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

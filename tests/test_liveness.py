@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from stillroom.classification import Kind, classify
 from stillroom.errors import PoolTimeout
 from stillroom.status import Status
+from stillroom.testing.servers import wait_until
 from tests.commits.worlds import (
     ASYNCPG,
     PSYCOPG,
@@ -71,7 +72,7 @@ class Server:
         for pid in column(self.url, f"SELECT id FROM information_schema.processlist {everyone}"):
             execute(self.url, f"KILL {pid}")
         query = f"SELECT count(*) FROM information_schema.processlist {everyone}"
-        servers.wait_until(lambda: column(self.url, query) == [0], "the killed connections are gone")
+        wait_until(lambda: column(self.url, query) == [0], "the killed connections are gone")
 
 
 @pytest.fixture(params=WORLDS, ids=str)
@@ -101,12 +102,12 @@ def test_connections_that_the_server_killed_are_replaced_before_anyone_notices(s
 
 
 @pytest.mark.parametrize("world", [PSYCOPG, PSYCOPG_ASYNC, ASYNCPG], ids=str)
-def test_a_restart_of_the_server_is_not_noticed(world: World, postgresql_two_phase: Any) -> None:
-    with servers.postgresql_database(postgresql_two_phase.url) as url:
+def test_a_restart_of_the_server_is_not_noticed(world: World, pg_server: Any) -> None:
+    with servers.postgresql_database(pg_server.url) as url:
         server = Server(world, url)
         with server.open() as place:
             assert (place.unit(insert(2)).error, place.unit(read).error) == (None, None)
-            postgresql_two_phase.restart()
+            pg_server.restart()
             assert place.unit(insert(3)).error is None
             assert place.unit(read).seen == [1, 2, 3]
 
@@ -195,7 +196,7 @@ def test_idle_transaction_timeout_lets_the_server_end_a_forgotten_transaction(se
 
     def body(session: Any) -> None:
         insert(2)(session)
-        servers.wait_until(lambda: holders(server) == 0, "the server has ended the transaction")
+        wait_until(lambda: holders(server) == 0, "the server has ended the transaction")
         session().execute(text("SELECT 1"))
 
     with server.open(idle_transaction_timeout=seconds) as place:

@@ -23,7 +23,7 @@ from tests.support import servers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.servers import PostgresPair
+    from stillroom.testing.servers import PostgresPair
 
 metadata = MetaData()
 notes = Table("notes", metadata, Column("id", Integer, primary_key=True), Column("body", String(50)))
@@ -421,10 +421,10 @@ def test_each_statement_of_a_reader_sees_the_newest_state_and_a_snapshot_sees_on
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_reader_goes_to_the_replica_which_refuses_writes(postgresql_pair: PostgresPair, is_async: bool) -> None:
+def test_a_reader_goes_to_the_replica_which_refuses_writes(pg_pair: PostgresPair, is_async: bool) -> None:
     where = text("select pg_is_in_recovery()")
     write = text("create table never (id integer)")
-    dbs = configured(postgresql_pair.primary_url, replicas=[postgresql_pair.standby_url])
+    dbs = configured(pg_pair.primary_url, replicas=[pg_pair.standby_url])
 
     async def run_async() -> tuple[Any, Any]:
         async with dbs:
@@ -449,8 +449,8 @@ def test_a_reader_goes_to_the_replica_which_refuses_writes(postgresql_pair: Post
     assert (asyncio.run(run_async()) if is_async else run()) == (True, False)
 
 
-def test_a_standby_refuses_even_a_reader_that_has_switched_read_only_off(postgresql_pair: PostgresPair) -> None:
-    dbs = configured(postgresql_pair.primary_url, replicas=[postgresql_pair.standby_url])
+def test_a_standby_refuses_even_a_reader_that_has_switched_read_only_off(pg_pair: PostgresPair) -> None:
+    dbs = configured(pg_pair.primary_url, replicas=[pg_pair.standby_url])
     with dbs, dbs.unit_of_work() as uow:
         uow.reader.execute(text(UNLOCKING["postgresql"]))
         with pytest.raises(ReadOnlyError):

@@ -11,8 +11,8 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from stillroom.testing.servers import Proxy
 from tests.commits.worlds import AIOMYSQL, ASYNCPG, PSYCOPG, PSYCOPG_ASYNC, PYMYSQL, WORLDS, Place, databases, execute
-from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

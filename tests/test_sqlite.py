@@ -20,7 +20,7 @@ from stillroom import Databases
 from stillroom.classification import Kind, classify
 from stillroom.errors import ReadOnlyError, SettingsError
 from stillroom.settings import Settings
-from tests.support.servers import wait_until
+from stillroom.testing.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import make_url
 
+from stillroom.testing.servers import Proxy
 from tests.aio.support import DRIVERS, MARIADB_DRIVERS, POSTGRESQL_DRIVERS, databases, with_driver
 from tests.support import servers
-from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

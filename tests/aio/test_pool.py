@@ -28,7 +28,7 @@ from tests.support import servers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.proxy import Proxy
+    from stillroom.testing.servers import Proxy
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from sqlalchemy import text
 from stillroom import Databases
 from stillroom.errors import CommitOutcomeUnknown, Disconnected, UnitOfWorkTimeout
 from stillroom.status import Status
+from stillroom.testing.servers import wait_until
 from tests.aio.support import Item, databases, ids, run, slow_commit, until
-from tests.support import servers
 
 if TYPE_CHECKING:
     from stillroom.aio import AsyncUnitOfWork
-    from tests.support.proxy import Proxy, Trigger
+    from stillroom.testing.servers import Proxy, Trigger
 
 LIMIT = 0.3
 """The limit of a body, in seconds."""
@@ -144,7 +144,7 @@ def test_a_commit_in_a_black_hole_frees_the_caller_and_tells_the_truth(
         status = run(dbs, work).status
         if not verify:
             assert status is Status.UNKNOWN
-            servers.wait_until(lambda: len(ids(direct)) == 1 + reached, "the server has decided")
+            wait_until(lambda: len(ids(direct)) == 1 + reached, "the server has decided")
         else:
             assert status is (Status.COMMITTED if reached else Status.ROLLED_BACK)
         assert ids(direct) == ([1, 2] if reached else [1])

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import exc, make_url, text
 
 from stillroom.classification import Details, Kind, classify, details, is_retryable, translate
-from tests.support import servers
+from stillroom.testing.servers import free_port, wait_until
 
 from .drivers import MARIADB, PATIENCE, Client, commit, meanwhile, run
 
@@ -141,7 +141,7 @@ def test_a_killed_query_is_cancelled_and_no_timeout(mariadb: Client, classified_
         asleep = text("select count(*) from information_schema.processlist where id = :id and state = 'User sleep'")
 
         def kill(other: Connection) -> None:
-            servers.wait_until(lambda: other.scalar(asleep, {"id": number}) == 1, "the query sleeps")
+            wait_until(lambda: other.scalar(asleep, {"id": number}) == 1, "the query sleeps")
             run(other, f"kill query {number}")
 
         with meanwhile(classified_mariadb, kill):
@@ -246,7 +246,7 @@ def test_a_user_with_all_its_connections_in_use_has_too_many(mariadb: Client, ma
 
 
 def test_a_server_that_is_not_there_is_disconnected(mariadb: Client) -> None:
-    error = mariadb.other(port=servers.free_port()).fail("select 1")
+    error = mariadb.other(port=free_port()).fail("select 1")
     assert classify(error) is Kind.DISCONNECTED
 
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import exc, text
 
 from stillroom.classification import Details, Kind, classify, details, is_retryable, translate
-from tests.support import servers
+from stillroom.testing.servers import free_port, wait_until
 
 from .drivers import PATIENCE, Client, commit, meanwhile, run
 
@@ -114,7 +114,7 @@ def test_a_cancelled_query_counts_as_a_timeout_because_its_code_is_the_same(
                 other.rollback()  # or the snapshot of the activity stays as it was
                 return bool(other.scalar(asleep, {"pid": pid}))
 
-            servers.wait_until(sleeps, "the query sleeps")
+            wait_until(sleeps, "the query sleeps")
             other.execute(text("select pg_cancel_backend(:pid)"), {"pid": pid})
 
         with meanwhile(classified_postgresql, cancel):
@@ -150,7 +150,7 @@ def test_the_victim_of_a_deadlock_may_run_again(postgresql: Client, classified_p
         with meanwhile(classified_postgresql, crossing):
             waiting = text("select count(*) from pg_locks where not granted and pid = :pid")
             pid = {"pid": pids.get(timeout=PATIENCE)}
-            servers.wait_until(lambda: connection.scalar(waiting, pid) == 1, "the other transaction waits")
+            wait_until(lambda: connection.scalar(waiting, pid) == 1, "the other transaction waits")
             try:
                 run(connection, "update parent set small = 4 where id = 2")
             finally:
@@ -221,7 +221,7 @@ def test_an_unknown_role_is_told_by_asyncpg_and_not_by_psycopg(postgresql: Clien
 def test_a_server_that_is_not_there_is_disconnected_where_the_driver_has_an_error_of_its_own(
     postgresql: Client,
 ) -> None:
-    error = postgresql.other(host="127.0.0.1", port=servers.free_port()).fail("select 1")
+    error = postgresql.other(host="127.0.0.1", port=free_port()).fail("select 1")
     # asyncpg lets the operating system's error through, which may come from anywhere.
     told = None if isinstance(error, OSError) else Kind.DISCONNECTED
     assert classify(error) is told

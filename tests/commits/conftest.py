@@ -15,15 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.servers import PostgresServer
+    from stillroom.testing.servers import PostgresServer
 
 
 @pytest.fixture
-def make_layout(
-    postgresql_two_phase: PostgresServer, mariadb_url: str, tmp_path: Path
-) -> Iterator[Callable[..., Layout]]:
+def make_layout(pg_server: PostgresServer, mariadb_url: str, tmp_path: Path) -> Iterator[Callable[..., Layout]]:
     """
     Make databases for one test: `make_layout(audit="pymysql", main="psycopg")`.
     """
     with contextlib.ExitStack() as stack:
-        yield lambda **names: stack.enter_context(layout(names, postgresql_two_phase, mariadb_url, tmp_path))
+        yield lambda **names: stack.enter_context(layout(names, pg_server, mariadb_url, tmp_path))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.servers import PostgresServer
+    from stillroom.testing.servers import PostgresServer
 
 DRIVERS = {
     "psycopg": ("postgresql+psycopg", False),

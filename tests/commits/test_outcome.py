@@ -13,8 +13,8 @@ from sqlalchemy.exc import IntegrityError
 
 from stillroom.errors import CommitOutcomeUnknown, MultipleWritesRefused, PartialCommitError
 from stillroom.status import Status
+from stillroom.testing.servers import Proxy
 from tests.commits.worlds import COMMIT, PSYCOPG, PSYCOPG_ASYNC, Place, column, databases, execute
-from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.servers import wait_until
+from stillroom.testing.servers import wait_until
 
 if TYPE_CHECKING:
     from tests.commits.layouts import Layout

@@ -16,11 +16,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from stillroom import two_phase
 from stillroom.errors import CommitOutcomeUnknown, MultipleWritesRefused, PartialCommitError
 from stillroom.status import Status
+from stillroom.testing.servers import Proxy, wait_until
 from tests.commits.dying import write_everywhere
 from tests.commits.layouts import prepared
 from tests.commits.worlds import COMMIT, Place, column, databases, execute
-from tests.support.proxy import Proxy
-from tests.support.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,8 +44,8 @@ def place(request: pytest.FixtureRequest, make_layout: Callable[..., Any]) -> An
 
 
 @pytest.fixture
-def proxy(postgresql_two_phase: Any) -> Iterator[Proxy]:
-    with Proxy(port=postgresql_two_phase.port) as proxy:
+def proxy(pg_server: Any) -> Iterator[Proxy]:
+    with Proxy(port=pg_server.port) as proxy:
         yield proxy
 
 

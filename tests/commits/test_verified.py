@@ -4,7 +4,6 @@ What a unit of work says when the answer to its COMMIT is lost on the way.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -19,13 +18,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from stillroom import Retry
 from stillroom.errors import CommitOutcomeUnknown, Disconnected
 from stillroom.status import Status
+from stillroom.testing.servers import Proxy
 from tests.commits.worlds import COMMIT, PSYCOPG, PYMYSQL, WORLDS, Place, World, column, databases, execute
-from tests.conftest import needed
-from tests.support import servers
-from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from stillroom.testing.servers import PostgresPair
 
 LIMIT = 0.5
 """The `commit_timeout` of these tests, in seconds."""
@@ -194,27 +193,24 @@ def test_an_interrupt_from_the_keyboard_during_commit_tells_the_truth(
         assert site.rows() == [1, 2]
 
 
-def test_after_a_failover_the_outcome_is_unknown() -> None:
-    with contextlib.ExitStack() as stack:
-        pair = needed("postgresql", lambda: stack.enter_context(servers.postgresql_pair()))
-        proxy = stack.enter_context(Proxy(port=pair.primary.port))
-        site = Site(PSYCOPG, pair.primary.url, proxy)
-        place = stack.enter_context(site.open(verify_commit=True, commit_timeout=10))
-        assert place.unit(insert(1)).error is None
-        pair.wait_for_replay()
-        trigger = proxy.on_client(COMMIT, "black_hole_after")
+def test_after_a_failover_the_outcome_is_unknown(pg_pair: PostgresPair) -> None:
+    with Proxy(port=pg_pair.primary.port) as proxy, pg_pair.database() as (url, _):
+        site = Site(PSYCOPG, url, proxy)
+        with site.open(verify_commit=True, commit_timeout=10) as place:
+            assert place.unit(insert(1)).error is None
+            pg_pair.wait_for_standby()
+            trigger = proxy.on_client(COMMIT, "black_hole_after")
 
-        def fail_over() -> None:
-            trigger.wait()
-            pair.standby.run("pg_ctl", "promote", "-w", "-D", str(pair.standby.directory))
-            proxy.target = ("127.0.0.1", pair.standby.port)
-            proxy.cut()
+            def fail_over() -> None:
+                trigger.wait()
+                pg_pair.promote()
+                proxy.redirect(pg_pair.standby_url)
+                proxy.cut()
 
-        other = threading.Thread(target=fail_over)
-        other.start()
-        ended = place.unit(insert(2))
-        other.join()
-        place.dbs.close()
+            other = threading.Thread(target=fail_over)
+            other.start()
+            ended = place.unit(insert(2))
+            other.join()
     assert isinstance(ended.error, CommitOutcomeUnknown)
     assert (ended.status, ended.hooks) == (Status.UNKNOWN, [])
 

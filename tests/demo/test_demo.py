@@ -13,7 +13,7 @@ from tests.cli.command import run
 from tests.support import servers
 
 if TYPE_CHECKING:
-    from tests.support.servers import PostgresServer
+    from stillroom.testing.servers import PostgresServer
 
 CHINOOK = Path(__file__).parents[2] / "../shared/data/chinook/ChinookData.json"
 
@@ -88,12 +88,10 @@ def test_it_runs_on_postgresql_and_mariadb(
     assert [each["url"].partition(":")[0] for each in report["databases"]] == ["postgresql", "mysql", "sqlite"]
 
 
-def test_on_postgresql_that_can_prepare_it_commits_in_two_phases(
-    postgresql_two_phase: PostgresServer, tmp_path: Path
-) -> None:
+def test_on_postgresql_that_can_prepare_it_commits_in_two_phases(pg_server: PostgresServer, tmp_path: Path) -> None:
     with (
-        servers.postgresql_database(postgresql_two_phase.url) as catalog,
-        servers.postgresql_database(postgresql_two_phase.url) as sales,
+        servers.postgresql_database(pg_server.url) as catalog,
+        servers.postgresql_database(pg_server.url) as sales,
     ):
         report = demo(
             tmp_path, "--orders", "40", "--processes", "2", "--url", f"catalog={catalog}", "--url", f"sales={sales}"

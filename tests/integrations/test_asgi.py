@@ -23,8 +23,8 @@ from starlette.routing import Mount, Route
 
 from stillroom import Databases, NoUnitOfWork, UnitOfWork, UnitOfWorkEnded
 from stillroom.integrations.asgi import UnitOfWorkMiddleware
+from stillroom.testing.servers import wait_until
 from tests.integrations.web_servers import PATIENCE, asgi_server, ask, asking
-from tests.support.servers import wait_until
 from tests.unit_of_work.shop import Item, idle, listening, made, names
 
 if TYPE_CHECKING:

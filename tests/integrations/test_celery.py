@@ -17,8 +17,9 @@ import stillroom
 from stillroom import Databases, HookError, NotConfigured, NoUnitOfWork, SerializationFailure, UnitOfWork
 from stillroom.errors import ReadOnlyError
 from stillroom.integrations.celery import UnitOfWorkTask, apply_async_on_commit, delay_on_commit, install
+from stillroom.testing.servers import free_port
 from tests.integrations.celery_app import Base, Order, task
-from tests.support.servers import free_port, unique_name
+from tests.support.servers import unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

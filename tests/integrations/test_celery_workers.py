@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select
 
+from stillroom.testing.servers import wait_until
 from tests.integrations.celery_app import Base, Effect, Order, Run, Tasks, make
 from tests.integrations.celery_workers import PATIENCE, ROOT, Worker, forgotten
-from tests.support.servers import unique_name, wait_until
+from tests.support.servers import unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from stillroom.testing.servers import wait_until
 from tests.integrations.faulty import GATE, TAKEN, URL
 from tests.integrations.web_servers import PATIENCE, ask
-from tests.support.servers import postgresql_database, wait_until
+from tests.support.servers import postgresql_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from stillroom import Databases
+from stillroom.testing.servers import wait_until
 from tests.integrations.outcomes import ASGI, WSGI, Base, Desk, Written
 from tests.integrations.web_servers import PATIENCE, asgi_server, ask, asking, wsgi_server
-from tests.support.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

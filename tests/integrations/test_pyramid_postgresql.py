@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pyramid.config import Configurator
 
-    from tests.support.servers import PostgresServer
+    from stillroom.testing.servers import PostgresServer
 
 each_way = pytest.mark.parametrize("way", WAYS, ids=name_of_way)
 
@@ -115,10 +115,10 @@ def test_an_error_that_would_come_again_is_not_tried_again(dbs: Databases) -> No
 
 
 @each_way
-def test_two_phase_commit_is_a_setting(postgresql_two_phase: PostgresServer, way: dict[str, Any]) -> None:
+def test_two_phase_commit_is_a_setting(pg_server: PostgresServer, way: dict[str, Any]) -> None:
     with (
-        servers.postgresql_database(postgresql_two_phase.url) as one,
-        servers.postgresql_database(postgresql_two_phase.url) as two,
+        servers.postgresql_database(pg_server.url) as one,
+        servers.postgresql_database(pg_server.url) as two,
         made({"one": one, "two": two}, default="one", on_multiple_writes="two_phase") as dbs,
     ):
         with dbs.one.begin() as connection:  # what the coordinator does last

@@ -16,8 +16,8 @@ from websockets.sync.client import connect
 from stillroom import CommitPolicy, Databases, NoUnitOfWork, UnitOfWorkEnded
 from stillroom.integrations.asgi import UnitOfWorkMiddleware
 from stillroom.integrations.fastapi import AsyncUowDep, install
+from stillroom.testing.servers import wait_until
 from tests.integrations.web_servers import PATIENCE, asgi_server
-from tests.support.servers import wait_until
 from tests.unit_of_work.shop import Item, idle, made, names
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.servers import free_port, wait_until
+from stillroom.testing.servers import free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
 import uvicorn
 
-from tests.support.servers import wait_until
+from stillroom.testing.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,11 +15,11 @@ import pymysql
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.support.proxy import Proxy
-from tests.support.servers import wait_until
+from stillroom.testing.servers import Proxy, free_port, wait_until
+from stillroom.testing.servers import proxy as proxy_before
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pymysql.connections import Connection
     from pymysql.cursors import Cursor
@@ -338,6 +338,84 @@ def test_a_refusing_proxy_lets_nobody_in(proxy: Proxy, through: str) -> None:
 def test_a_server_that_is_not_there_closes_the_connection() -> None:
     with Proxy(port=1) as proxy, socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
         assert client.recv(10) == b""
+
+
+def test_a_black_hole_answers_nobody_and_lets_everybody_wait(proxy: Proxy, through: str) -> None:
+    with psycopg.connect(through, autocommit=True) as connection:
+        proxy.black_hole()
+        ended: list[BaseException] = []
+        thread = threading.Thread(target=fails, args=(lambda: connection.execute("SELECT 1"), ended))
+        thread.start()
+        with pytest.raises(psycopg.errors.ConnectionTimeout):
+            psycopg.connect(through, connect_timeout=2)  # seconds; less is not allowed
+        assert thread.is_alive()
+        proxy.restore()
+        thread.join(10)
+        assert isinstance(ended[0], psycopg.OperationalError)
+    with psycopg.connect(through) as connection:
+        connection.execute("SELECT 1")
+
+
+def fails(work: Callable[[], object], ended: list[BaseException]) -> None:
+    try:
+        work()
+    except psycopg.Error as error:
+        ended.append(error)
+
+
+def test_a_black_hole_hides_that_there_is_no_server() -> None:
+    with Proxy(port=free_port()) as proxy:
+        proxy.black_hole()
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=0.2) as client:
+            client.sendall(b"hello")
+            with pytest.raises(TimeoutError):
+                client.recv(10)
+
+
+def test_restore_takes_back_everything_and_keeps_whole_connections(proxy: Proxy, through: str) -> None:
+    with psycopg.connect(through, autocommit=True) as connection:
+        proxy.delay = 60.0
+        proxy.refusing = True
+        trigger = proxy.on_client(b"SELECT", "cut_before")
+        proxy.pause()
+        proxy.restore()
+        connection.execute("SELECT 1")
+        psycopg.connect(through).close()
+        assert trigger.fired == 0
+        assert proxy.delay == 0
+
+
+def test_a_redirected_proxy_leads_new_connections_elsewhere() -> None:
+    with EchoServer() as one, EchoServer() as other:
+        with Proxy(port=one.port) as proxy, socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as first:
+            first.sendall(b"one.")
+            assert first.recv(10) == b"!"
+            proxy.redirect(f"postgresql://127.0.0.1:{other.port}/x")
+            with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as second:
+                second.sendall(b"other.")
+                assert second.recv(10) == b"!"
+                first.sendall(b"more.")
+                assert first.recv(10) == b"!"
+    assert (one.received, other.received) == (b"one.more.", b"other.")
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("postgresql+asyncpg://ada@db.example/shop", ("db.example", 5432)),
+        ("mysql+pymysql://ada@db.example/shop", ("db.example", 3306)),
+        ("mariadb://db.example:3307/shop", ("db.example", 3307)),
+        ("postgresql:///shop", ("127.0.0.1", 5432)),
+    ],
+)
+def test_a_proxy_before_a_url_finds_its_server(url: str, target: tuple[str, int]) -> None:
+    with proxy_before(url, delay=1.5) as proxy:
+        assert (proxy.target, proxy.delay) == (target, 1.5)
+
+
+def test_a_url_whose_port_is_unknown_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no port"), proxy_before("oracle://db.example/shop"):
+        pytest.fail("there is no proxy")
 
 
 def test_a_pause_holds_everything_until_resume(proxy: Proxy, through: str) -> None:

@@ -1,0 +1,3 @@
+"""
+Tests of the throwaway servers and of the proxy.
+"""
