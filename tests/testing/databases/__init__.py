@@ -1,0 +1,1 @@
+"""Tests of test databases: the guard, names, templates, runs side by side."""
