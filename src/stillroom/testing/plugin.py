@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from . import async_fixtures, queries
+from .servers import fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -68,9 +72,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     config.addinivalue_line("markers", _MARKER_HELP)
     config.stash[_NOTICES] = []
-    from . import async_fixtures
-    from .servers import fixtures
-
     config.pluginmanager.register(fixtures, "stillroom-servers")
     config.pluginmanager.register(
         async_fixtures.fixtures_for(asyncio_plugin=config.pluginmanager.hasplugin("asyncio")), "stillroom-async"
@@ -98,9 +99,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     A fixture that does not ask for `databases` may use them all the same, such as one that makes the application.
     """
     names: list[str] | None = getattr(item, "fixturenames", None)
-    if names is not None and (item.get_closest_marker(MARKER) is not None or ISOLATION in names):
-        wider = [name for name in names if name != ISOLATION and _is_wider(item, name)]
-        names[:] = [*wider, ISOLATION, *(name for name in names if name != ISOLATION and name not in wider)]
+    if names is None:
+        return
+    if not fixtures.RESTORED.isdisjoint(names):
+        _begin_with(item, names, fixtures.RESTORER)
+    if item.get_closest_marker(MARKER) is not None or ISOLATION in names:
+        _begin_with(item, names, ISOLATION)
+
+
+def _begin_with(item: pytest.Item, names: list[str], first: str) -> None:
+    wider = [name for name in names if name != first and _is_wider(item, name)]
+    names[:] = [*wider, first, *(name for name in names if name != first and name not in wider)]
 
 
 def _is_wider(item: pytest.Item, name: str) -> bool:
@@ -311,20 +320,28 @@ def assert_queries(databases: Databases) -> Callable[..., Any]:
     """
     The function of the same name in `stillroom.testing`, for the application's databases.
     """
-    from functools import partial
-
-    from . import queries
-
     return partial(queries.assert_queries, databases)
 
 
 @pytest.fixture
 def assert_max_queries(databases: Databases) -> Callable[..., Any]:
     """
-    Same as `assert_queries`, but fewer will do as well.
+    The function of the same name in `stillroom.testing`, for the application's databases.
     """
-    from functools import partial
-
-    from . import queries
-
     return partial(queries.assert_max_queries, databases)
+
+
+@pytest.fixture
+def assert_no_repeats(databases: Databases, request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """
+    The function of the same name in `stillroom.testing`, for the application's databases.
+    """
+    return partial(queries.assert_no_repeats, databases, name=request.node.nodeid)
+
+
+@pytest.fixture
+def count_queries(databases: Databases) -> Callable[..., Any]:
+    """
+    The function of the same name in `stillroom.testing`, for the application's databases.
+    """
+    return partial(queries.count_queries, databases)

@@ -124,7 +124,6 @@ class TestRun:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            guard.check(self.databases.settings.databases, self.options)
             self.made = stack.enter_context(provide(self.databases, self.options))
             # What the application may hold already, from before the override.
             held = [self.databases[name] for name in self.made]

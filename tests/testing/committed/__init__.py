@@ -1,0 +1,3 @@
+"""
+Tests that really commit, and the cleaning after them.
+"""

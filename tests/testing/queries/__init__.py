@@ -1,0 +1,3 @@
+"""
+Assertions on what code sends to its databases.
+"""
