@@ -83,7 +83,7 @@ def load(session: Session, plan: Plan, rows: Rows, format_: Format | None = None
             count += len(batch.rows)
             keyed = keyed or not batch.shape.given.isdisjoint(plan.keys)
         if keyed and connection.dialect.name == "postgresql":
-            _advance(connection, plan)
+            advance_counters(connection, plan)
     return count
 
 
@@ -310,7 +310,7 @@ def _column(plan: Plan, error: DriverError) -> str | None:
     return found[0] if len(found) == len(error.columns) == 1 else None
 
 
-def _advance(connection: Connection, plan: Plan) -> None:
+def advance_counters(connection: Connection, plan: Plan) -> None:
     """
     Let the counters of keys go on behind the keys that were given, as the other databases do by themselves.
     """

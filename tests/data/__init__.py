@@ -1,0 +1,3 @@
+"""
+Tests of loading and dumping data.
+"""
