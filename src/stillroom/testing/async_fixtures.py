@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,4 +42,6 @@ def fixtures_for(*, asyncio_plugin: bool) -> Any:
         """
         return async_uow.session()
 
-    return SimpleNamespace(async_uow=fixture(async_uow), async_session=fixture(async_session))
+    plugin = ModuleType("stillroom_async_fixtures")
+    vars(plugin).update(async_uow=fixture(async_uow), async_session=fixture(async_session))
+    return plugin

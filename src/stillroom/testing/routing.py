@@ -70,8 +70,7 @@ class Router:
             stop()
         self._stops.clear()
         self.lead("nowhere", refusal="but the run of tests has ended")
-        for engine in self._engines:
-            engine.dispose()
+        self._give_up(None)
 
     def lead(self, way: Way, *, url: URL | None = None, refusal: str = "") -> None:
         """
@@ -85,36 +84,47 @@ class Router:
         with self._lock:
             self.refusal = refusal
             self.way = way
+            if self._pooled is not None and self._pooled[0] == "clone":
+                self._give_up(None)  # a clone lives for one test, and the next one may have its name
             if way == "nowhere":  # asked for at each checkout
                 return
             self._target = url or self.url
             if self._pooled != (way, self._target):
-                self._pooled = (way, self._target)
-                for engine in self._engines:
-                    engine.dispose()
+                self._give_up((way, self._target))
+
+    def _give_up(self, pooled: tuple[Way, URL] | None) -> None:
+        """
+        Close what the pools hold, and note what they will hold.
+        """
+        self._pooled = pooled
+        for engine in self._engines:
+            engine.dispose()
 
     def _equip(self, engine: Engine, role: str) -> None:
+        # Some listeners connect by themselves, and SQLAlchemy lets nobody be the first: they are called from here.
+        others = list(engine.dialect.dispatch.do_connect)
+        for other in others:
+            event.remove(engine, "do_connect", other)
+
+        def really(dialect: Any, record: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+            for listener in others:
+                connection = listener(dialect, record, arguments, keywords)
+                if connection is not None:
+                    return connection
+            return dialect.connect(*arguments, **keywords)
+
         def connect(dialect: Any, record: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
             if self.way == "nowhere":
                 raise self._undeclared()
+            arguments, keywords = list(arguments), dict(keywords)  # SQLAlchemy 2.0 hands out its own
             self._redirect(engine, dialect, arguments, keywords)
             if self.way != "sandbox":
-                return None
-
-            def really() -> Any:
-                for listener in dialect.dispatch.do_connect:
-                    if listener is not connect:
-                        connection = listener(dialect, record, arguments, keywords)
-                        if connection is not None:
-                            return connection
-                return dialect.connect(*arguments, **keywords)
-
-            return self.sandbox.connect(dialect, role, really)
+                return really(dialect, record, arguments, keywords)
+            return self.sandbox.connect(dialect, role, lambda: really(dialect, record, arguments, keywords))
 
         with self._lock:
             self._engines.append(engine)
-        # Before all other listeners: some of them connect by themselves.
-        event.listen(engine, "do_connect", connect, insert=True)
+        event.listen(engine, "do_connect", connect)
         event.listen(engine, "checkout", self._checked_out, insert=True)
         if engine.dialect.is_async:
             event.listen(engine, "checkin", self._checked_in_from_loop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import guard
@@ -131,7 +132,9 @@ class TestRun:
             stack.enter_context(self.databases.override(self._redirected))
             for name, made in self.made.items():
                 committed = self._committed[name] = Committed(self.databases[name])
-                sandbox = Sandbox(name, timeout=self.options.sandbox_timeout)
+                sandbox = Sandbox(
+                    name, timeout=self.options.sandbox_timeout, engine=partial(getattr, self.databases[name], "engine")
+                )
                 self._routers[name] = Router(name, made.url, sandbox, committed)
             for database in held:
                 self._routers[database.name].attach(database)

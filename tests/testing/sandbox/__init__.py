@@ -1,0 +1,1 @@
+"""Tests of the sandbox: one connection and one transaction that is never committed."""

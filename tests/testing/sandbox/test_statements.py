@@ -1,0 +1,129 @@
+"""
+What a statement means is told from its text: what reads, what writes, what is interpreted, what is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from stillroom.testing.errors import SandboxError
+from stillroom.testing.sandbox.statements import parse
+
+if TYPE_CHECKING:
+    from tests.testing.sandbox.support import Setting
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select 1",
+        "  -- a comment\n/* another */ SELECT * from t",
+        "(select 1) union (select 2)",
+        "with a as (select 1) select * from a",
+        "values (1)",
+        "show server_version",
+        "explain select 1",
+        "select 'insert into t'",
+        'select "delete" from t',
+        "select updated_at, insert_count from t",
+        "pragma table_info(t)",
+        "",
+        ";",
+    ],
+)
+def test_what_only_reads(statement: str) -> None:
+    assert not parse(statement, "sqlite").writes
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into t values (1)",
+        "update t set a = 1",
+        "with a as (delete from t returning *) select * from a",
+        "select * from t for update",
+        "select * from t for no key update of t",
+        "select * into u from t",
+        "explain analyze delete from t",
+        "create table t (a integer)",
+        "call work()",
+        "pragma user_version = 3",
+        "copy t from stdin",
+    ],
+)
+def test_what_writes(statement: str) -> None:
+    assert parse(statement, "sqlite").writes
+
+
+@pytest.mark.parametrize(
+    ("statement", "action", "name"),
+    [
+        ("BEGIN", "begin", ""),
+        ("begin isolation level repeatable read, read only", "begin", "read only"),
+        ("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY", "begin", "read only"),
+        ("COMMIT;", "commit", ""),
+        ("end", "commit", ""),
+        ("rollback work", "rollback", ""),
+        ("SAVEPOINT a", "savepoint", "a"),
+        ('rollback to savepoint "b"', "rollback to", "b"),
+        ("ROLLBACK TO c", "rollback to", "c"),
+        ("RELEASE SAVEPOINT `d`", "release", "d"),
+        ("SET LOCAL statement_timeout = 5", "set local", "statement_timeout"),
+        ("SET SESSION TRANSACTION READ ONLY", "read only", "on"),
+        ("PRAGMA query_only=ON", "read only", "on"),
+        ("PRAGMA journal_mode=WAL", "ignore", ""),
+    ],
+)
+def test_what_is_interpreted(statement: str, action: str, name: str) -> None:
+    found = parse(statement, "sqlite")
+    assert (found.action, found.name) == (action, name)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE INDEX CONCURRENTLY i ON items (name)",
+        "VACUUM",
+        "CREATE DATABASE other",
+        "LISTEN news",
+        "PREPARE TRANSACTION 'x'",
+    ],
+)
+def test_postgresql_what_cannot_share_a_transaction_is_refused(postgresql: Setting, statement: str) -> None:
+    with postgresql.engine.connect() as connection:
+        with pytest.raises(SandboxError, match=r'isolation="clone"'):
+            connection.execute(text(statement))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE t (a INTEGER)",
+        "TRUNCATE TABLE items",
+        "LOCK TABLES items WRITE",
+        "ALTER TABLE items ADD COLUMN b INTEGER",
+        "XA START 'x'",
+    ],
+)
+def test_mariadb_what_commits_by_itself_is_refused(mariadb: Setting, statement: str) -> None:
+    with mariadb.engine.begin() as connection:
+        connection.execute(text("insert into items (name) values ('a')"))
+        with pytest.raises(SandboxError, match="would commit the transaction"):
+            connection.execute(text(statement))
+    assert mariadb.count() == 1
+
+
+def test_mariadb_temporary_tables_are_made(mariadb: Setting) -> None:
+    with mariadb.engine.begin() as connection:
+        connection.execute(text("create temporary table t (a integer)"))
+        connection.execute(text("insert into t values (1)"))
+        assert connection.scalar(text("select a from t")) == 1
+        connection.execute(text("drop temporary table t"))
+
+
+def test_sqlite_cannot_attach(sqlite: Setting) -> None:
+    with sqlite.engine.connect() as connection, pytest.raises(SandboxError, match="ATTACH"):
+        connection.execute(text("attach ':memory:' as other"))
