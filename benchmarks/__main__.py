@@ -28,12 +28,14 @@ NAMES = (
     "bulk",
     "domain",
     "requests",
+    "migrations",
+    "testing",
     "imports",
 )
 """The modules, each with a question in its docstring and a function `run`."""
 
 _PACKAGES = (
-    *("SQLAlchemy", "psycopg", "asyncpg", "aiosqlite", "PyMySQL"),
+    *("SQLAlchemy", "alembic", "psycopg", "asyncpg", "aiosqlite", "PyMySQL"),
     *(
         "Flask-SQLAlchemy",
         "Flask-SQLAlchemy-Lite",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from click.testing import CliRunner, Result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,3 +33,13 @@ def run(
         timeout=timeout,
         check=False,
     )
+
+
+def invoke(*arguments: str, cwd: Path, typed: str | None = None) -> Result:
+    """
+    Same as `run`, but in this process, where no interpreter has to start; for settings without models.
+    """
+    from stillroom.cli.commands import stillroom
+
+    with contextlib.chdir(cwd):
+        return CliRunner().invoke(stillroom, [*arguments], input=typed, prog_name="stillroom")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.command import run
+from tests.cli.command import invoke, run
 from tests.migrations import shop
 
 if TYPE_CHECKING:
@@ -21,15 +21,16 @@ Table("book", models, Column("id", Integer, primary_key=True))
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     A directory with two databases, of which one has models.
     """
-    (tmp_path / "shelf.py").write_text(MODELS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "models_of_migrating.py").write_text(MODELS, encoding="utf-8")
     (tmp_path / "stillroom.toml").write_text(
         'default = "main"\n'
-        '[databases.main]\nurl = "sqlite:///main.db"\nmigrations = "migrations/main"\nmetadata = "shelf:models"\n'
-        'depends_on = ["log"]\n'
+        '[databases.main]\nurl = "sqlite:///main.db"\nmigrations = "migrations/main"\n'
+        'metadata = "models_of_migrating:models"\ndepends_on = ["log"]\n'
         '[databases.log]\nurl = "sqlite:///log.db"\nmigrations = "migrations/log"\n',
         encoding="utf-8",
     )
@@ -37,23 +38,23 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_project_from_its_first_revision_to_its_first_upgrade(project: Path) -> None:
-    assert run("init", cwd=project).stdout.count("made ") == 2
-    done = run("revision", "main", "-m", "books", "--autogenerate", "--json", cwd=project)
-    assert done.returncode == 0, done.stderr
+    assert invoke("init", cwd=project).stdout.count("made ") == 2
+    done = invoke("revision", "main", "-m", "books", "--autogenerate", "--json", cwd=project)
+    assert done.exit_code == 0, done.stderr
     (written,) = json.loads(done.stdout)
     assert written["changes"] == ["add_table book"]
-    assert run("check", cwd=project).returncode == 3
-    assert "CREATE TABLE book" in run("plan", "--sql", cwd=project).stdout
-    upgraded = run("upgrade", "--json", cwd=project)
+    assert invoke("check", cwd=project).exit_code == 3
+    assert "CREATE TABLE book" in invoke("plan", "--sql", cwd=project).stdout
+    upgraded = invoke("upgrade", "--json", cwd=project)
     assert [(each["database"], each["state"]) for each in json.loads(upgraded.stdout)] == [
         ("log", "nothing to do"),
         ("main", "done"),
     ]
-    assert run("check", cwd=project).returncode == 0
-    assert json.loads(run("migrations", "main", "--json", cwd=project).stdout)[0]["current"] == [written["revision"]]
-    assert json.loads(run("history", "--json", cwd=project).stdout)[0]["message"] == "books"
-    assert run("downgrade", "main", "--revision", "-1", cwd=project).returncode == 0
-    assert run("upgrade-sql", "out", "main", cwd=project).returncode == 0
+    assert invoke("check", cwd=project).exit_code == 0
+    assert json.loads(invoke("migrations", "main", "--json", cwd=project).stdout)[0]["current"] == [written["revision"]]
+    assert json.loads(invoke("history", "--json", cwd=project).stdout)[0]["message"] == "books"
+    assert invoke("downgrade", "main", "--revision", "-1", cwd=project).exit_code == 0
+    assert invoke("upgrade-sql", "out", "main", cwd=project).exit_code == 0
     assert "CREATE TABLE book" in (project / "out/main.sql").read_text(encoding="utf-8")
 
 
@@ -68,5 +69,39 @@ def test_a_failure_is_a_table_a_paragraph_and_exit_code_1(project: Path) -> None
 
 
 def test_no_directory_is_told_with_the_command_that_makes_it(project: Path) -> None:
-    done = run("check", cwd=project)
-    assert (done.returncode, "stillroom init" in done.stderr) == (1, True)
+    done = invoke("check", cwd=project)
+    assert (done.exit_code, "stillroom init" in done.stderr) == (1, True)
+
+
+def test_a_canary_and_several_at_a_time(project: Path) -> None:
+    shop.write(project / "migrations/log", "bad", 'op.execute("drop table nowhere")')
+    shop.tables(project / "migrations/main", "a")
+    done = invoke("upgrade", "--canary", "--parallel", "2", "--json", cwd=project)
+    assert (done.exit_code, [each["state"] for each in json.loads(done.stdout)]) == (1, ["failed", "not started"])
+    wrong = invoke("upgrade", "--canary", "nobody", cwd=project)
+    assert "the canary 'nobody' is not one of the databases to be upgraded ('log', 'main')" in wrong.stderr
+
+
+def test_a_plan_shows_locks_and_risks(project: Path) -> None:
+    shop.tables(project / "migrations/log", "a")
+    shop.write(project / "migrations/log", "b", 'op.drop_table("a")', down="a")
+    shown = invoke("plan", "log", cwd=project).stdout
+    assert all(word in shown for word in ("writers of the whole file", "destroys data", "has no way back"))
+    (_, found) = json.loads(invoke("plan", "log", "--json", cwd=project).stdout)
+    assert found["reversible"] is False
+    assert found["steps"][0]["risks"] == ["destroys data", "breaks code that runs now"]
+
+
+def test_a_schema_is_dumped_loaded_and_squashed(project: Path) -> None:
+    shop.tables(project / "migrations/log", "a", "b")
+    missing = invoke("schema-load", "log", cwd=project)
+    assert (missing.exit_code, "stillroom schema-dump log" in missing.stderr) == (2, True)
+    assert invoke("schema-dump", "log", cwd=project).stdout == "wrote migrations/log/schema.sql\n"
+    assert json.loads(invoke("schema-load", "log", "--json", cwd=project).stdout) == {
+        "database": "log",
+        "revision": "b",
+    }
+    squashed = json.loads(invoke("squash", "log", "-m", "all", "--json", cwd=project).stdout)
+    assert squashed[0]["changes"] == ["a", "b"]
+    assert invoke("check", "log", cwd=project).exit_code == 0
+    assert invoke("schema-dump", "-o", "x.sql", cwd=project).exit_code == 2

@@ -14,7 +14,7 @@ from tests.support import servers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.servers import PostgresServer
+    from stillroom.testing.servers import PostgresServer
 
 PROGRAM = """
 import os
@@ -33,10 +33,10 @@ with dbs.unit_of_work() as uow:
 """
 
 
-def test_recover_settles_what_a_crash_left_prepared(postgresql_two_phase: PostgresServer, tmp_path: Path) -> None:
+def test_recover_settles_what_a_crash_left_prepared(pg_server: PostgresServer, tmp_path: Path) -> None:
     with (
-        servers.postgresql_database(postgresql_two_phase.url) as main,
-        servers.postgresql_database(postgresql_two_phase.url) as other,
+        servers.postgresql_database(pg_server.url) as main,
+        servers.postgresql_database(pg_server.url) as other,
     ):
         text = (
             f'on_multiple_writes = "two_phase"\n[databases.other]\nurl = "{other}"\n[databases.main]\nurl = "{main}"\n'

@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from stillroom import Databases
 from stillroom.migrations import MigrationLocked, MigrationsFailed, Options, status, upgrade
+from stillroom.testing.servers import wait_until
 from tests.migrations import shop
-from tests.support import servers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_holder_is_named_and_its_death_frees_the_lock(any_database: str, tmp_p
     shop.write(tmp_path / "migrations/main", "b", waits(tmp_path) + 'op.execute("create table b (id int)")', down="a")
     holder = shop.start_upgrade(given)
     try:
-        servers.wait_until((tmp_path / "began").exists, "the holder is in the second revision", timeout=PATIENCE)
+        wait_until((tmp_path / "began").exists, "the holder is in the second revision", timeout=PATIENCE)
         with Databases(given) as dbs:
             with pytest.raises(MigrationsFailed, match="being migrated by another process") as caught:
                 upgrade(dbs, options=Options(wait=0))
@@ -76,7 +76,7 @@ with op.get_context().autocommit_block():
     shop.write(tmp_path / "migrations/main", "b", waits(tmp_path) + concurrently, down="a")
     first, second = shop.start_upgrade(given), None
     try:
-        servers.wait_until((tmp_path / "began").exists, "the first is in the revision", timeout=PATIENCE)
+        wait_until((tmp_path / "began").exists, "the first is in the revision", timeout=PATIENCE)
         second = shop.start_upgrade(given)
         assert second.stdout is not None
         assert "waiting for another process" in second.stdout.readline()

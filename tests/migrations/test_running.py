@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
@@ -292,3 +293,25 @@ def test_wait_ends_when_the_database_answers_or_says_why_not() -> None:
         pytest.raises(MigrationError, match="'main' did not answer in 0 s"),
     ):
         wait(dbs, timeout=0)
+
+
+@pytest.mark.alone
+def test_nobody_waits_long_behind_an_alter_that_waits_for_a_reader(postgresql_database: str, tmp_path: Path) -> None:
+    shop.tables(tmp_path / "migrations/main", "a")
+    with shop.databases(tmp_path, postgresql_database) as dbs:
+        upgrade(dbs)
+        shop.write(tmp_path / "migrations/main", "b", 'op.add_column("a", sa.Column("x", sa.Integer))', down="a")
+        engine, waits = dbs.main.reader_engine, list[float]()
+        with dbs.main.connect() as reader, ThreadPoolExecutor(1) as pool:
+            reader.execute(text("select * from a"))
+            until = monotonic() + 3.0
+            upgrading = pool.submit(upgrade, dbs)
+            while monotonic() < until and not upgrading.done():
+                begin = monotonic()
+                with engine.connect() as other:
+                    other.execute(text("select * from a")).all()
+                waits.append(monotonic() - begin)
+            reader.rollback()
+            assert upgrading.result(60)[0].revisions == ("b",)
+    assert max(waits) < 0.3
+    assert max(waits) > 0.1  # the ALTER did wait, and others behind it

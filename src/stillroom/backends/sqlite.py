@@ -214,9 +214,10 @@ class SQLite(Backend):
         Return the URL of a new database in memory that every connection of the process shares, in place of one.
 
         `:memory:` is a database for each connection; SQLite's `memdb` file system (3.36 and up) shares one without
-        the table locks of the shared cache. See https://www.sqlite.org/inmemorydb.html.
+        the table locks of the shared cache. See https://www.sqlite.org/inmemorydb.html. A URL that names such a
+        database is kept: whoever made it wants this one.
         """
-        if not is_memory(url):
+        if not is_memory(url) or url.query.get("vfs") == "memdb":
             return url
         name = f"file:/stillroom-{uuid4().hex}"
         return url.set(database=name).update_query_dict({"vfs": "memdb", "uri": "true"})
@@ -317,7 +318,7 @@ class SQLite(Backend):
 
     def drop(self, url: URL, admin_url: URL | None) -> None:
         if not is_memory(url):
-            for suffix in ("", "-wal", "-shm", "-journal"):
+            for suffix in ("", "-wal", "-shm", "-journal", "-migrating"):
                 Path(f"{self._path(url)}{suffix}").unlink(missing_ok=True)
 
     def _path(self, url: URL) -> Path:

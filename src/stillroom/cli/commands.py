@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stillroom.cli import migrating, show
+from stillroom.cli import drawing, linting, loading, making, migrating, prompt, show
 from stillroom.cli.base import Common, as_json, command, stillroom
 from stillroom.cli.problems import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Common", "migrating", "stillroom"]
+__all__ = ["Common", "drawing", "linting", "loading", "making", "migrating", "prompt", "stillroom"]
 
 
 @command(as_json)

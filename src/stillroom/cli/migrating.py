@@ -12,9 +12,9 @@ from stillroom.cli import show
 from stillroom.cli.base import Common, as_json, command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from stillroom.migrations import Outcome, Written
+    from stillroom.migrations import Outcome, Planned, Written
 
 __all__: list[str] = []
 
@@ -29,14 +29,14 @@ patience = (
 )  # fmt: skip
 
 
-@command(one_or_all)
-def init(common: Common, *, database: str | None) -> None:
+@command(one_or_all, as_json)
+def init(common: Common, *, database: str | None, as_json: bool) -> None:
     """Make the directories for the revisions of one database, or of all."""
     from stillroom import migrations as run
 
     with common.databases() as databases:
-        for directory in run.init(databases, database):
-            click.echo(f"made {directory}")
+        made = [str(directory) for directory in run.init(databases, database)]
+    _tell(made, "made", as_json=as_json)
 
 
 @command(
@@ -67,17 +67,23 @@ def merge(common: Common, *, as_json: bool, **values: Any) -> None:
     one_or_all,
     click.option("--revision", default="head", show_default=True, help="Up to which one."),
     click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Databases at a time."),
+    click.option(
+        "--canary",
+        is_flag=False,
+        flag_value="*",
+        metavar="[NAME]",
+        help="The database that goes first: if it fails, the others stay as they are. Without a name the first one.",
+    ),
     *patience,
     as_json,
 )
-def upgrade(
-    common: Common, *, database: str | None, revision: str, parallel: int, as_json: bool, **given: float
-) -> None:
+def upgrade(common: Common, *, as_json: bool, **values: Any) -> None:
     """Run the pending revisions of one database or of all; the first failure stops, and the same again resumes."""
     from stillroom import migrations as run
 
+    what = {name: values.pop(name) for name in ("database", "revision", "parallel", "canary")}
     with common.databases() as databases:
-        _migrate(lambda options: run.upgrade(databases, database, revision, options=options), given, as_json=as_json)
+        _migrate(lambda options: run.upgrade(databases, **what, options=options), values, as_json=as_json)
 
 
 @command(
@@ -96,7 +102,7 @@ def downgrade(common: Common, *, database: str | None, revision: str, as_json: b
 
 @command(one_or_all, click.option("--sql", is_flag=True, help="Show the SQL as well."), as_json)
 def plan(common: Common, *, database: str | None, sql: bool, as_json: bool) -> None:
-    """List what an upgrade would run."""
+    """List what an upgrade would run, with the locks that it may take, and what to think of before."""
     from stillroom import migrations as run
 
     with common.databases() as databases:
@@ -105,7 +111,8 @@ def plan(common: Common, *, database: str | None, sql: bool, as_json: bool) -> N
         show.print_json(planned)
     else:
         show.show_rows(
-            ("database", "revision", "what"), [(each.database, each.revision, each.message) for each in planned]
+            ("database", "revision", "what", "locks", "think of"),
+            [(each.database, each.revision, each.message, _locks(each), _risks(each)) for each in planned],
         )
         for each in planned if sql else ():
             click.echo(f"-- {each.database}: {each.revision}")
@@ -117,18 +124,73 @@ def plan(common: Common, *, database: str | None, sql: bool, as_json: bool) -> N
     one_or_all,
     click.option("--revision", default="head", show_default=True, help="Up to which one."),
     click.option("--start", default="base", show_default=True, help="What the database has."),
+    as_json,
 )
-def upgrade_sql(common: Common, *, directory: Path, database: str | None, revision: str, start: str) -> None:
+def upgrade_sql(
+    common: Common, *, directory: Path, database: str | None, revision: str, start: str, as_json: bool
+) -> None:
     """Write the SQL of an upgrade into a file for each database; nothing is connected to."""
     from stillroom import migrations as run
 
     with common.databases() as databases:
         texts = run.sql(databases, database, revision, start=start)
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        path = directory / f"{name}.sql"
-        path.write_text(text, encoding="utf-8")
-        click.echo(f"wrote {path}")
+    _write({directory / f"{name}.sql": text for name, text in texts.items()}, as_json=as_json)
+
+
+@command(
+    one_or_all,
+    click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file; needs a database."),
+    as_json,
+)
+def schema_dump(common: Common, *, database: str | None, output: Path | None, as_json: bool) -> None:
+    """
+    Write the schema of a database, or of all, as SQL: by default into schema.sql beside the revisions.
+
+    What the revisions make is written, without a connection.
+    """
+    from stillroom import migrations as run
+
+    if output is not None and database is None:
+        raise click.UsageError("--output needs the name of a database: each has a file of its own")
+    with common.databases() as databases:
+        texts = run.dump_schema(databases, database)
+        paths = {output or run.schema_file(databases, name): text for name, text in texts.items()}
+    _write(paths, as_json=as_json)
+
+
+@command(
+    click.argument("database"),
+    click.option("-i", "--input", "source", type=click.Path(path_type=Path, dir_okay=False), help="The file."),
+    as_json,
+)
+def schema_load(common: Common, *, database: str, source: Path | None, as_json: bool) -> None:
+    """Make an empty database from what schema-dump wrote, faster than by its revisions, and stamp it."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        path = source or run.schema_file(databases, database)
+        if not path.is_file():
+            raise click.UsageError(f"there is no file {str(path)!r}; write it with `stillroom schema-dump {database}`")
+        revision = run.load_schema(databases, database, path.read_text(encoding="utf-8"))
+    if as_json:
+        show.print_json({"database": database, "revision": revision})
+    else:
+        click.echo(f"{database}: has the schema of {revision}")
+
+
+@command(
+    click.argument("database"),
+    click.option("-m", "--message", default="squashed", show_default=True),
+    click.option("--revision", default="head", show_default=True, help="The last of those that become one."),
+    as_json,
+)
+def squash(common: Common, *, as_json: bool, **values: Any) -> None:
+    """Make one revision of many; databases that are in the midst of them go on with the old files."""
+    from stillroom import migrations as run
+
+    with common.databases() as databases:
+        written = run.squash(databases, **values)
+    _show_written([written], as_json=as_json)
 
 
 @command(one_or_all, as_json)
@@ -143,7 +205,7 @@ def check(common: Common, *, database: str | None, as_json: bool) -> None:
     Same as `migrations`, but what is off is the exit code.
 
     3 something is pending, 4 tables differ from the models, 5 several heads, 6 a revision was edited after it ran,
-    7 a database has a revision that is not here; the highest of them.
+    7 a database has a revision that is not here, 8 a killed process left a revision half done; the highest of them.
     """
     sys.exit(_stand(common, database, as_json=as_json))
 
@@ -166,22 +228,27 @@ def history(common: Common, *, database: str | None, as_json: bool) -> None:
     click.argument("revision"),
     one_or_all,
     click.option("--purge", is_flag=True, help="Forget first what was written down."),
+    as_json,
 )
-def stamp(common: Common, *, revision: str, database: str | None, purge: bool) -> None:
+def stamp(common: Common, *, revision: str, database: str | None, purge: bool, as_json: bool) -> None:
     """Write down that databases have a revision, without running anything."""
     from stillroom import migrations as run
 
     with common.databases() as databases:
         run.stamp(databases, revision, database, purge=purge)
+        if as_json:
+            show.print_json(run.status(databases, database))
 
 
-@command(one_or_all, click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True))
-def wait(common: Common, *, database: str | None, timeout: float) -> None:
+@command(one_or_all, click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True), as_json)
+def wait(common: Common, *, database: str | None, timeout: float, as_json: bool) -> None:
     """Wait until databases answer; exit with 1 if one does not in time."""
     from stillroom import migrations as run
 
     with common.databases() as databases:
         run.wait(databases, database, timeout=timeout)
+        if as_json:
+            show.print_json([database] if database is not None else list(databases))
 
 
 def _migrate(work: Callable[[Any], list[Outcome]], given: dict[str, float], *, as_json: bool) -> None:
@@ -223,6 +290,35 @@ def _stand(common: Common, database: str | None, *, as_json: bool) -> int:
         for finding in (finding for each in found for finding in each.findings):
             click.echo(f"{finding.database}: {finding.text}")
     return max((EXIT_CODES[finding.kind] for each in found for finding in each.findings), default=0)
+
+
+def _tell(paths: Sequence[str], how: str, *, as_json: bool) -> None:
+    if as_json:
+        show.print_json(paths)
+    for path in () if as_json else paths:
+        click.echo(f"{how} {path}")
+
+
+def _write(texts: Mapping[Path, str], *, as_json: bool) -> None:
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    _tell([str(path) for path in texts], "wrote", as_json=as_json)
+
+
+def _locks(planned: Planned) -> str:
+    return "\n".join(dict.fromkeys(step.lock for step in planned.steps if step.lock))
+
+
+def _risks(planned: Planned) -> str:
+    found = [risk for step in planned.steps for risk in step.risks]
+    if planned.sql is None:
+        found.append("asks the database before it knows")
+    if not planned.transactional:
+        found.append("is no transaction")
+    if not planned.reversible:
+        found.append("has no way back")
+    return "\n".join(dict.fromkeys(found))
 
 
 def _show_written(written: Sequence[Written], *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["progress_bars"]
+
+EVERY = 0.1
+"""Seconds between two drawings."""
 
 
 @contextmanager
@@ -25,11 +29,18 @@ def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]
     """
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    shown = 0.0
+    # Without a thread that draws: a process that has one cannot be forked safely.
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal, auto_refresh=False)
+    with bars:
 
         def show(what: str, done: int, total: int) -> None:
+            nonlocal shown
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done)
+            if (now := monotonic()) - shown > EVERY or done == total:
+                shown = now
+                bars.refresh()
 
         yield show

@@ -16,15 +16,29 @@ else:
     del _alembic
 
 from .environment import run_env
-from .errors import MigrationError, MigrationLocked, MigrationsFailed, NoMigrations, RevisionFailed, RevisionRefused
+from .errors import (
+    MigrationError,
+    MigrationLocked,
+    MigrationsFailed,
+    NoMigrations,
+    RevisionFailed,
+    RevisionRefused,
+    UnfinishedRevision,
+)
 from .inspecting import EXIT_CODES, Finding, Known, Planned, Standing, check, history, plan, sql, status
+from .linting import RULES, Hazard, Rule, TakenLock, TracedStatement, lint, trace
 from .options import Options
+from .risks import Step
 from .running import Outcome, downgrade, stamp, upgrade, wait
+from .schema import dump_schema, load_schema, schema_file
+from .squashing import squash
 from .writing import Written, init, merge, revision
 
 __all__ = [
     "EXIT_CODES",
+    "RULES",
     "Finding",
+    "Hazard",
     "Known",
     "MigrationError",
     "MigrationLocked",
@@ -35,19 +49,30 @@ __all__ = [
     "Planned",
     "RevisionFailed",
     "RevisionRefused",
+    "Rule",
     "Standing",
+    "Step",
+    "TakenLock",
+    "TracedStatement",
+    "UnfinishedRevision",
     "Written",
     "check",
     "downgrade",
+    "dump_schema",
     "history",
     "init",
+    "lint",
+    "load_schema",
     "merge",
     "plan",
     "revision",
     "run_env",
+    "schema_file",
     "sql",
+    "squash",
     "stamp",
     "status",
+    "trace",
     "upgrade",
     "wait",
 ]

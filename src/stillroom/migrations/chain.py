@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError, RevisionError
 from alembic.util import CommandError
 
+from .applied import Log, checksum
 from .errors import MigrationError, NoMigrations
 
 if TYPE_CHECKING:
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
 
     from .environment import Task
 
-__all__ = ["TASK", "Chain", "chains", "explained", "heads_of", "several_heads"]
+__all__ = ["SQUASHED", "TASK", "Chain", "chains", "explained", "several_heads"]
+
+SQUASHED = "squashed"
+"""Below `versions`: a directory for each squashed revision, with the files that it replaces."""
 
 TASK = "stillroom"
 """Where Alembic's configuration carries the task to its environment."""
 
+_read: dict[Path, tuple[frozenset[tuple[str, int, int]], ScriptDirectory]] = {}
+"""The revisions that were read, by directory, and the state of its files then."""
 _alembic = threading.RLock()
 """Alembic keeps what it works on in its modules `op` and `context`: one command at a time in a process."""
 
@@ -43,12 +49,13 @@ class Chain:
 
     Args:
         database: The database; its setting `migrations` is the directory that holds `versions`.
+        versions: Where the files are; None for that directory.
 
     Raises:
         NoMigrations: It has none.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, versions: Path | None = None) -> None:
         if database.settings.migrations is None:
             raise NoMigrations(
                 f"the database {database.name!r} has no migrations; name a directory in the settings: "
@@ -56,7 +63,12 @@ class Chain:
             )
         self.database = database
         self.directory = Path(database.settings.migrations)
-        self.versions = self.directory / "versions"
+        self.versions = versions or self.directory / "versions"
+        self.log = Log(database.settings)
+        settings = database.settings
+        self.tables: dict[str, Any] = {"version_table_schema": settings.version_schema}
+        if settings.version_table is not None:
+            self.tables["version_table"] = settings.version_table
 
     def __repr__(self) -> str:
         return f"<Chain of {self.database.name!r} in {str(self.directory)!r}>"
@@ -98,7 +110,14 @@ class Chain:
                 f"the database {self.name!r} has no directory {str(self.versions)!r}; make it with `stillroom init`, "
                 "or run this where the setting's relative path begins"
             )
-        return ScriptDirectory.from_config(self.config())
+        # Reading 50 files takes longer than to ask a database that is up to date, and tenants share them.
+        files = [(each.name, each.stat()) for each in self.versions.glob("*.py")]
+        state = frozenset((name, found.st_mtime_ns, found.st_size) for name, found in files)
+        path = self.versions.absolute()
+        known = _read.get(path)
+        if known is None or known[0] != state:
+            known = _read[path] = (state, ScriptDirectory.from_config(self.config()))
+        return known[1]
 
     def command(
         self, command: Callable[..., Any], task: Task, *arguments: Any, output: TextIO | None = None, **keywords: Any
@@ -124,6 +143,57 @@ class Chain:
             raise MigrationError(several_heads(self.name, heads))
         return heads[0] if heads else None
 
+    def current(self, connection: Connection) -> tuple[str, ...]:
+        """
+        Read the revisions that a database has, and end the transaction.
+        """
+        heads = MigrationContext.configure(connection, opts=self.tables).get_current_heads()
+        connection.rollback()
+        return heads
+
+    # --- revisions that were squashed
+
+    def archives(self) -> list[Chain]:
+        """
+        Return the files that squashed revisions replace, each as a chain that ends with the squashed one.
+        """
+        found = sorted((self.versions / SQUASHED).glob("*/"))
+        return [Chain(self.database, path) for path in found if any(path.glob("*.py"))]
+
+    def parts(self, current: Sequence[str]) -> list[Chain]:
+        """
+        Return the chains on the way of a database, in order: the replaced files that it is in the midst of, and this.
+        """
+        found: list[Chain] = []
+        archives = self.archives()
+        known = {script.revision for script in self.script().walk_revisions()} if archives and current else set()
+        while archives and current and not known.issuperset(current):
+            here = [each for each in archives if each.holds(current) and set(current) != set(each.script().get_heads())]
+            if not here:
+                break  # what that revision is, nobody here knows
+            archives.remove(here[0])
+            found.append(here[0])
+            current = here[0].script().get_heads()
+        return [*found, self]
+
+    def holds(self, revisions: Sequence[str]) -> bool:
+        """
+        Say whether all of these revisions are here.
+        """
+        return {script.revision for script in self.script().walk_revisions()}.issuperset(revisions)
+
+    def replaced(self) -> dict[str, set[str]]:
+        """
+        Return the checksums of the files that were replaced, by revision.
+        """
+        found: dict[str, set[str]] = {}
+        for archive in self.archives():
+            for script in archive.script().walk_revisions():
+                found.setdefault(script.revision, set()).add(checksum(script.path))
+        return found
+
+    # --- what is between two revisions
+
     def pending(self, current: Sequence[str], target: str = "head") -> list[Script]:
         """
         List the revisions between what a database has and a target, in the order in which they run.
@@ -135,18 +205,29 @@ class Chain:
         Raises:
             MigrationError: There is no such revision, or "head" is not one alone.
         """
+        return [script for _, script in self.way(current, target)]
+
+    def way(self, current: Sequence[str], target: str = "head") -> list[tuple[Chain, Script]]:
+        """
+        Same as `pending`, but each revision with the chain that it is in, which may be that of replaced files.
+        """
+        found: list[tuple[Chain, Script]] = []
         if target == "head":
             self.head()
-        script = self.script()
-        with explained(self.name):
-            # Alembic walks from the newest to the oldest.
-            return list(script.iterate_revisions(target, tuple(current), implicit_base=True))[::-1]
+        for part in self.parts(current):
+            script, goal = part.script(), target if part is self else "heads"
+            with explained(self.name):
+                # Alembic walks from the newest to the oldest.
+                steps = list(script.iterate_revisions(goal, tuple(current), implicit_base=True))[::-1]
+            found += [(part, step) for step in steps]
+            current = script.get_heads()
+        return found
 
     def undone(self, current: Sequence[str], target: str) -> list[Script]:
         """
         Same as `pending`, but for the way back.
         """
-        script = self.script()
+        script = self.parts(current)[0].script()
         with explained(self.name):
             return list(script.iterate_revisions(tuple(current), target, select_for_downgrade=True))
 
@@ -182,15 +263,6 @@ def chains(databases: Databases, database: str | None = None, *, newest_first: b
             f'databases.{databases.default.name}.migrations = "migrations/{databases.default.name}"'
         )
     return found[::-1] if newest_first else found
-
-
-def heads_of(connection: Connection) -> tuple[str, ...]:
-    """
-    Read the revisions that a database has, and end the transaction.
-    """
-    heads = MigrationContext.configure(connection).get_current_heads()
-    connection.rollback()
-    return heads
 
 
 @contextmanager

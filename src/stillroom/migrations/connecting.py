@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from .chain import Chain
+
 __all__ = ["ask", "exclusive", "with_engine"]
 
 T = TypeVar("T")
@@ -97,19 +99,28 @@ def _direct(database: Database, lock_timeout: float) -> Database:
 
 
 @contextmanager
-def exclusive(engine: Engine, name: str, options: Options) -> Iterator[Connection]:
+def exclusive(engine: Engine, chain: Chain, options: Options, *, autocommit: bool = False) -> Iterator[Connection]:
     """
     Give a connection that may migrate, while no other process does.
+
+    Args:
+        engine: As `with_engine` gives it.
+        chain: The database's revisions.
+        options: How patient it is.
+        autocommit: Statements commit by themselves, unless they say BEGIN.
 
     Raises:
         MigrationLocked: Another process does, for too long.
     """
-    with engine.connect() as connection, locked(connection, name, wait=options.wait, notice=options.notice):
+    with engine.connect() as connection, locked(connection, chain, wait=options.wait, notice=options.notice):
         if engine.dialect.name == "sqlite":
             with _foreign_keys_off(connection):
                 yield connection
         else:
             # The engine's own is autocommit, which suits the lock: its session is in no transaction while it waits.
+            if autocommit:
+                yield connection
+                return
             connection.execution_options(isolation_level="READ COMMITTED")
             yield connection
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from alembic import context
 from sqlalchemy.types import TypeEngine
 
-from . import applied
 from .chain import TASK, Chain
+from .comparing import OWNED, PLUGINS, native_enum
 from .connecting import exclusive, with_engine
 from .errors import MigrationError
 from .options import Options
@@ -77,8 +77,8 @@ def run_env(databases: Databases, name: str) -> None:
     options = Options()
 
     def work(engine: Engine) -> None:
-        with exclusive(engine, name, options) as connection:
-            applied.prepare(connection)
+        with exclusive(engine, chain, options) as connection:
+            chain.log.prepare(connection)
             _run(Task(chain, connection, compares=True))
 
     with_engine(chain.database, options.lock_timeout, work)
@@ -94,16 +94,18 @@ def _run(task: Task) -> None:
         new = _broken_references(connection) - broken
         if new:
             raise MigrationError(f"rows would refer to rows that do not exist: {', '.join(sorted(new))}")
-        applied.record(connection, context.script, step)
+        task.chain.log.record(connection, context.script, step)
         task.revision_done(", ".join(step.up_revision_ids))
 
-    keywords: dict[str, Any] = {"transaction_per_migration": True, "on_version_apply": note}
+    keywords: dict[str, Any] = {"transaction_per_migration": True, "on_version_apply": note, **task.chain.tables}
     if database.backend.name == "sqlite":
         keywords["transactional_ddl"] = True  # unlike the driver's own transactions, ours are real
     if task.compares:
-        keywords |= {"target_metadata": database.metadata, **comparing(task.chain)}
+        keywords |= {"target_metadata": database.metadata} | comparing(task.chain)
     if connection is None:
-        context.configure(dialect_name=database.settings.url.get_backend_name(), literal_binds=True, **keywords)
+        # A percent sign would be doubled for drivers that write parameters with one.
+        keywords |= {"dialect_opts": {"paramstyle": "named"}, "literal_binds": True}
+        context.configure(dialect_name=database.settings.url.get_backend_name(), **keywords)
     else:
         connection.commit()  # Alembic leaves a transaction that it finds open to its owner, and commits nothing
         context.configure(connection=connection, **keywords)
@@ -117,6 +119,9 @@ def comparing(chain: Chain) -> dict[str, Any]:
     """
     owned = Owned(chain)
     return {
+        **chain.tables,
+        "autogenerate_plugins": PLUGINS,
+        OWNED: owned,
         "include_object": owned.include_object,
         "include_name": owned.include_name,
         "include_schemas": owned.schemas - {None} != set(),
@@ -125,11 +130,20 @@ def comparing(chain: Chain) -> dict[str, Any]:
     }
 
 
-def _render(kind: str, thing: Any, autogenerate: AutogenContext) -> bool:
+def _render(kind: str, thing: Any, autogenerate: AutogenContext) -> str | bool:
     """
     Let the revision import the module of a type that is not SQLAlchemy's; Alembic writes its name alone.
+
+    PostgreSQL's enums are made by a statement of their own: made with a table, one that two tables have would be made
+    twice, one of a new column not at all, and one of a dropped table would stay.
     """
     module = type(thing).__module__
+    if kind == "type" and getattr(autogenerate.dialect, "name", "") == "postgresql":
+        enum = native_enum(thing) if module.startswith("sqlalchemy.") and not hasattr(thing, "item_type") else None
+        if enum is not None:
+            autogenerate.imports.add("from sqlalchemy.dialects import postgresql")
+            schema = f", schema={enum.schema!r}" if enum.schema else ""
+            return f"postgresql.ENUM({', '.join(map(repr, enum.enums))}, name={enum.name!r}{schema}, create_type=False)"
     if isinstance(thing, TypeEngine) and module.partition(".")[0] != "sqlalchemy":
         autogenerate.imports.add(f"import {module}")
     return False

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 
     from .running import Outcome
 
-__all__ = ["MigrationError", "MigrationLocked", "MigrationsFailed", "NoMigrations", "RevisionFailed", "RevisionRefused"]
+__all__ = [
+    "MigrationError",
+    "MigrationLocked",
+    "MigrationsFailed",
+    "NoMigrations",
+    "RevisionFailed",
+    "RevisionRefused",
+    "UnfinishedRevision",
+]
 
 
 class MigrationError(StillroomError, RuntimeError):
@@ -53,6 +61,12 @@ class RevisionFailed(MigrationError):
         self.database = database
         self.revision = revision
         self.kept = tuple(kept)
+
+
+class UnfinishedRevision(MigrationError):
+    """
+    A process was killed in the midst of a revision, and what it left does not fit what is to run now.
+    """
 
 
 class MigrationsFailed(MigrationError):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import ast
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from . import applied
-from .chain import Chain, chains, heads_of, several_heads
+from .applied import edited
+from .chain import Chain, chains, several_heads
 from .connecting import ask
-from .environment import Task, comparing
+from .environment import comparing
 from .errors import MigrationError
+from .risks import Step, assess
+from .schema import offline
 from .writing import changes
 
 if TYPE_CHECKING:
@@ -27,9 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_CODES", "Finding", "Known", "Planned", "Standing", "check", "history", "plan", "sql", "status"]
 
-Kind = Literal["pending", "drift", "heads", "edited", "unknown"]
+Kind = Literal["pending", "drift", "heads", "edited", "unknown", "unfinished"]
 
-EXIT_CODES: dict[Kind, int] = {"pending": 3, "drift": 4, "heads": 5, "edited": 6, "unknown": 7}
+EXIT_CODES: dict[Kind, int] = {"pending": 3, "drift": 4, "heads": 5, "edited": 6, "unknown": 7, "unfinished": 8}
 """What a program exits with after `check`; the highest of what was found."""
 
 
@@ -41,7 +44,8 @@ class Finding:
     Attributes:
         database: The database.
         kind: "pending", "drift" (the tables are not what the models say), "heads" (several), "edited" (a revision's
-            file was changed after it ran) or "unknown" (the database has a revision that this code has not).
+            file was changed after it ran), "unknown" (the database has a revision that this code has not) or
+            "unfinished" (a process was killed in the midst of a revision, part of which stays).
         text: What, in a sentence.
     """
 
@@ -58,8 +62,10 @@ class Standing:
     Attributes:
         database: Its name.
         current: The revisions that it has; one, unless there are several heads.
-        heads: The newest revisions of its directory.
+        head: The newest revision of its directory; None where there is none, or several.
+        heads: The newest revisions; several, until they are merged.
         pending: What an upgrade would run, in order.
+        drift: What differs between the tables and the models; looked for where nothing is pending.
         at: When the newest revision ran, in UTC; None where that was not written down.
         by: Who ran it.
         findings: What is off.
@@ -67,8 +73,10 @@ class Standing:
 
     database: str
     current: tuple[str, ...]
+    head: str | None
     heads: tuple[str, ...]
     pending: tuple[str, ...] = ()
+    drift: tuple[str, ...] = ()
     at: datetime | None = None
     by: str = ""
     findings: tuple[Finding, ...] = ()
@@ -104,12 +112,19 @@ class Planned:
         revision: Its id.
         message: What it does.
         sql: What it would send; None where it asks the database before it knows.
+        steps: Its statements, with the lock that each may take and what to think of; those of Alembic's own table
+            are left out. Empty where that is not known.
+        transactional: It leaves nothing where it fails.
+        reversible: It has a downgrade that does something.
     """
 
     database: str
     revision: str
     message: str
     sql: str | None
+    steps: tuple[Step, ...] = ()
+    transactional: bool = True
+    reversible: bool = True
 
 
 def status(databases: Databases, database: str | None = None) -> list[Standing]:
@@ -159,11 +174,8 @@ def plan(databases: Databases, database: str | None = None) -> list[Planned]:
     """
     found = []
     for chain in chains(databases, database):
-        current = ask(chain.database, heads_of)
-        found += [
-            Planned(chain.name, script.revision, script.doc, _offline(chain, script))
-            for script in chain.pending(current)
-        ]
+        current = ask(chain.database, chain.current)
+        found += [_planned(part, script) for part, script in chain.way(current)]
     return found
 
 
@@ -186,30 +198,38 @@ def sql(
 
 
 def _standing(chain: Chain) -> Standing:
-    current, ran = ask(chain.database, lambda connection: (heads_of(connection), applied.read(connection)))
+    current, ran, unfinished = ask(
+        chain.database,
+        lambda connection: (chain.current(connection), chain.log.read(connection), chain.log.unfinished(connection)),
+    )
     script = chain.script()
     heads = tuple(sorted(script.get_heads()))
     here = {each.revision: each for each in script.walk_revisions()}
-    unknown = [each for each in current if each not in here]
+    unknown = [each for each in current if not chain.parts(current)[0].holds([each])]
     pending = () if unknown else tuple(each.revision for each in chain.pending(current, "heads"))
-    edited = applied.edited(ran, here.values())
+    changed = edited(ran, here.values(), chain.replaced())
     findings: list[tuple[Kind, str]] = []
+    if unfinished:
+        text = f"{unfinished} ({unfinished.shown}); the same again goes on there"
+        findings.append(("unfinished", text))
     if unknown:
         findings.append(("unknown", f"it has {', '.join(unknown)}, which is not in {str(chain.versions)!r}"))
-    if edited:
-        findings.append(("edited", f"changed after it ran: {', '.join(edited)}"))
+    if changed:
+        findings.append(("edited", f"changed after it ran: {', '.join(changed)}"))
     if len(heads) > 1:
         findings.append(("heads", several_heads(chain.name, heads)))
     if pending:
         findings.append(("pending", f"{len(pending)} revision(s) to run: {', '.join(pending)}"))
-    elif not unknown:
-        findings += [("drift", f"to bring the tables to the models: {each}") for each in _drift(chain)]
+    drift = [] if pending or unknown else _drift(chain)
+    findings += [("drift", f"to bring the tables to the models: {each}") for each in drift]
     newest = max((ran[each] for each in current if each in ran), key=lambda each: each.at, default=None)
     return Standing(
         database=chain.name,
         current=current,
+        head=heads[0] if len(heads) == 1 else None,
         heads=heads,
         pending=pending,
+        drift=tuple(drift),
         at=newest.at if newest else None,
         by=newest.by if newest else "",
         findings=tuple(Finding(chain.name, kind, text) for kind, text in findings),
@@ -232,26 +252,46 @@ def _down(script: Script) -> tuple[str, ...]:
     return () if down is None else (down,) if isinstance(down, str) else tuple(down)
 
 
-def _offline(chain: Chain, script: Script) -> str | None:
-    down = _down(script)
-    if len(down) > 1:
-        return ""  # joins heads, and does nothing else
-    try:
-        return _sql(chain, down[0] if down else "base", script.revision)
-    except MigrationError:
-        return None
+def _planned(chain: Chain, script: Script) -> Planned:
+    down, backend = _down(script), chain.database.backend.name
+    statements: list[str] | None = []
+    if len(down) < 2:  # else it joins heads, and does nothing else
+        try:
+            statements = offline(chain, down[0] if down else "base", script.revision)
+        except MigrationError:
+            statements = None
+    table = chain.tables.get("version_table", "alembic_version")
+    of_alembic = re.compile(rf"(create\s+table|insert\s+into|update|delete\s+from)\s+(\S+\.)?{table}\b", re.IGNORECASE)
+    steps = [assess(each, backend) for each in statements or () if not of_alembic.match(each)]
+    parts = sum(step.sql == "COMMIT;" for step in steps)
+    ends = len(steps) > 1 if backend == "mysql" else parts > 1
+    return Planned(
+        database=chain.name,
+        revision=script.revision,
+        message=script.doc,
+        sql=None if statements is None else "\n\n".join(statements) + "\n",
+        steps=tuple(step for step in steps if step.sql not in ("BEGIN;", "COMMIT;")),
+        transactional=not ends,
+        reversible=_is_reversible(script),
+    )
+
+
+def _is_reversible(script: Script) -> bool:
+    """
+    Say whether a revision has a way back: one that does something, or nothing where there is nothing to undo.
+    """
+    tree = ast.parse(Path(script.path).read_text(encoding="utf-8"))
+    does = {
+        node.name: any(not isinstance(each, ast.Pass | ast.Raise | ast.Expr) or _calls(each) for each in node.body)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    return does.get("downgrade", False) or not does.get("upgrade", True)
+
+
+def _calls(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and not isinstance(statement.value, ast.Constant)
 
 
 def _sql(chain: Chain, start: str, end: str) -> str:
-    chain.script()
-    output = io.StringIO()
-    try:
-        chain.command(command.upgrade, Task(chain), f"{start}:{end}", sql=True, output=output)
-    except MigrationError:
-        raise
-    except Exception as error:
-        raise MigrationError(
-            f"the SQL of {chain.name!r} from {start!r} to {end!r} cannot be written without the database: "
-            f"{type(error).__name__}: {error}. A revision asks for something that only op.get_bind() can tell"
-        ) from error
-    return output.getvalue().strip() + "\n"
+    return "\n\n".join(offline(chain, start, end)) + "\n"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from .chain import Chain
+
 __all__ = ["locked"]
 
 POLL = 0.1
@@ -47,11 +49,14 @@ class _PostgreSQL:
     Whoever waits inside `pg_advisory_lock` keeps a snapshot, for which CREATE INDEX CONCURRENTLY waits in its turn.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, scope: str) -> None:
         self.connection = connection
+        self.keys = dict(_KEYS)
+        if scope:
+            self.keys["object"] = int.from_bytes(sha256(scope.encode()).digest()[:4], "big") >> 1
 
     def acquire(self) -> bool:
-        return bool(self.connection.execute(text("select pg_try_advisory_lock(:class, :object)"), _KEYS).scalar())
+        return bool(self.connection.execute(text("select pg_try_advisory_lock(:class, :object)"), self.keys).scalar())
 
     def holder(self) -> str:
         row = self.connection.execute(
@@ -61,12 +66,12 @@ class _PostgreSQL:
                 "where l.locktype = 'advisory' and l.granted and d.datname = current_database() "
                 "and l.classid::bigint = :class and l.objid::bigint = :object"
             ),
-            _KEYS,
+            self.keys,
         ).first()
         return f"server process {row[0]}, {row[2]!r} of {row[1]} at {row[3] or 'a local socket'}" if row else ""
 
     def release(self) -> None:
-        self.connection.execute(text("select pg_advisory_unlock(:class, :object)"), _KEYS)
+        self.connection.execute(text("select pg_advisory_unlock(:class, :object)"), self.keys)
 
 
 class _MariaDB:
@@ -74,9 +79,9 @@ class _MariaDB:
     A named lock of the session. The names are the server's, so this one has the database in it.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, scope: str) -> None:
         self.connection = connection
-        database = sha256((connection.engine.url.database or "").encode()).hexdigest()[:32]
+        database = sha256(f"{connection.engine.url.database or ''}{scope}".encode()).hexdigest()[:32]
         self.name = {"name": f"stillroom.migrations.{database}"}
 
     def acquire(self) -> bool:
@@ -132,21 +137,24 @@ def _raise_unless_busy(error: sqlite3.OperationalError) -> None:
 
 
 @contextlib.contextmanager
-def locked(connection: Connection, name: str, *, wait: float, notice: Callable[[str], None]) -> Iterator[None]:
+def locked(connection: Connection, chain: Chain, *, wait: float, notice: Callable[[str], None]) -> Iterator[None]:
     """
     Hold the lock of a database's migrations inside the block.
 
     Args:
         connection: The one that migrates, in autocommit: the lock lives as long as its session.
-        name: The name of the database.
+        chain: The database's revisions.
         wait: How long another holder is waited for, in seconds.
         notice: Is told once who holds the lock.
 
     Raises:
         MigrationLocked: The other did not end in time.
     """
+    name = chain.name
+    # What keeps its revisions in tables of its own, such as a tenant's schema, is migrated by itself.
+    scope = ".".join(each or "" for each in chain.tables.values()).strip(".")
     with contextlib.ExitStack() as stack:
-        lock = _lock_for(connection, stack)
+        lock = _lock_for(connection, scope, stack)
         if lock is None:
             yield
             return
@@ -174,11 +182,11 @@ def locked(connection: Connection, name: str, *, wait: float, notice: Callable[[
                 connection.commit()
 
 
-def _lock_for(connection: Connection, stack: contextlib.ExitStack) -> _Lock | None:
+def _lock_for(connection: Connection, scope: str, stack: contextlib.ExitStack) -> _Lock | None:
     if connection.dialect.name == "postgresql":
-        return _PostgreSQL(connection)
+        return _PostgreSQL(connection, scope)
     if connection.dialect.name != "sqlite":
-        return _MariaDB(connection)
+        return _MariaDB(connection, scope)
     # The driver knows which file it opened, however the URL is written; a database in memory has none. It is asked
     # outside of a transaction, which would wait for whoever migrates now.
     cursor = connection.connection.cursor()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from .applied import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Owned"]
 
-NEVER = {TABLE, "stillroom_commits"}
+NEVER = {"stillroom_migrations", "stillroom_commits", "stillroom_once", "stillroom_environment"}
 """Stillroom's own tables."""
+
+
+_MADE = re.compile(r"\bcreate\s+(?:or\s+replace\s+)?(?:view|type)\s+(?:if\s+not\s+exists\s+)?(\S+)", re.IGNORECASE)
+"""Views and types, which revisions make by statements."""
 
 
 class Owned:
@@ -43,13 +46,16 @@ class Owned:
             ast.parse(Path(script.path).read_text(encoding="utf-8")) for script in self.chain.script().walk_revisions()
         ]
         constants = (node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
-        return {value for value in constants if isinstance(value, str)} - NEVER
+        texts = {value for value in constants if isinstance(value, str)}
+        made = {name.replace('"', "").rpartition(".")[2] for text in texts for name in _MADE.findall(text)}
+        return (texts | made) - NEVER - {self.chain.log.table.name}
 
     def include_object(self, thing: Any, name: str | None, kind: str, reflected: bool, model: Any) -> bool:  # noqa: FBT001  # Alembic calls it so
         """
         Say whether Alembic is to compare an object of the database or of the models.
         """
-        return not (kind == "table" and reflected and model is None) or name in self.named
+        is_alone = kind in ("table", "check_constraint") and reflected and model is None
+        return not is_alone or name in self.named
 
     def include_name(self, name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
         """

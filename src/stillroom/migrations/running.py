@@ -17,11 +17,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from stillroom import Databases, StillroomError, is_retryable
 from stillroom.secrets import mask_text
 
-from . import applied
-from .chain import Chain, chains, heads_of
+from .chain import Chain, chains
 from .connecting import ask, exclusive, with_engine
 from .environment import Task
-from .errors import MigrationError, MigrationsFailed, RevisionFailed
+from .errors import MigrationError, MigrationsFailed, RevisionFailed, UnfinishedRevision
 from .options import Options
 from .parallel import in_processes
 from .watch import Watch
@@ -64,6 +63,7 @@ def upgrade(
     *,
     options: Options | None = None,
     parallel: int = 1,
+    canary: str | None = None,
 ) -> list[Outcome]:
     """
     Bring databases to a revision, those that others depend on first.
@@ -77,25 +77,28 @@ def upgrade(
         options: How patient it is.
         parallel: How many databases at a time, each in a process of its own. A script that uses it needs
             `if __name__ == "__main__":`, and `options` can tell only how many databases are done.
+        canary: The database that is upgraded first, after those that it depends on and before all others: if it
+            fails, they stay as they are. "*" is the first one in order.
 
     Raises:
         MigrationsFailed: A database could not be migrated; chained from the cause.
+        MigrationError: There is no such canary.
         NoMigrations: There are none.
     """
     settled = options or Options()
-    found = chains(databases, database)
-    if parallel > 1 and len(found) > 1:
-        return _side_by_side(databases, found, revision, settled, parallel)
+    first, rest = _split(databases, chains(databases, database), canary)
 
     def work(chain: Chain, ran: list[str]) -> None:
         def migrate(engine: Engine) -> None:
-            with exclusive(engine, chain.name, settled) as connection:
+            with exclusive(engine, chain, settled) as connection:
                 _Run(chain, connection, settled, ran).up(revision)
 
-        if chain.pending(ask(chain.database, heads_of), revision):
+        if chain.pending(ask(chain.database, chain.current), revision):
             with_engine(chain.database, settled.lock_timeout, migrate)
 
-    return _each(found, work)
+    if parallel == 1 or len(rest) < 2:
+        return _each([*first, *rest], work)
+    return _each(first, work, rest) + _side_by_side(databases, rest, revision, settled, parallel)
 
 
 def downgrade(
@@ -118,7 +121,7 @@ def downgrade(
 
     def work(chain: Chain, ran: list[str]) -> None:
         def migrate(engine: Engine) -> None:
-            with exclusive(engine, chain.name, settled) as connection:
+            with exclusive(engine, chain, settled) as connection:
                 _Run(chain, connection, settled, ran).down(revision)
 
         with_engine(chain.database, settled.lock_timeout, migrate)
@@ -143,8 +146,9 @@ def stamp(databases: Databases, revision: str, database: str | None = None, *, p
     for chain in chains(databases, database):
 
         def work(engine: Engine, chain: Chain = chain) -> None:
-            with exclusive(engine, chain.name, options) as connection:
-                applied.prepare(connection)
+            with exclusive(engine, chain, options) as connection:
+                chain.log.prepare(connection)
+                chain.log.forget(connection)
                 chain.command(command.stamp, Task(chain, connection), revision, purge=purge)
 
         with_engine(chain.database, options.lock_timeout, work)
@@ -192,40 +196,53 @@ class _Run:
         """
         Run the revisions up to `target`.
         """
-        self._run(command.upgrade, target, self.chain.pending(heads_of(self.connection), target))
+        current = self.chain.current(self.connection)
+        for part in self.chain.parts(current):
+            goal = target if part is self.chain else "heads"
+            self._run(part, command.upgrade, goal, part.pending(current, goal))
+            current = self.chain.current(self.connection)
 
     def down(self, target: str) -> None:
         """
         Undo the revisions above `target`.
         """
-        self._run(command.downgrade, target, self.chain.undone(heads_of(self.connection), target))
+        current = self.chain.current(self.connection)
+        part = self.chain.parts(current)[0]
+        self._run(part, command.downgrade, target, part.undone(current, target))
 
-    def _run(self, what: Callable[..., None], target: str, scripts: list[Script]) -> None:
+    def _run(self, chain: Chain, what: Callable[..., None], target: str, scripts: list[Script]) -> None:
         if not scripts:
             return
-        self.revisions = [script.revision for script in scripts]
-        self.options.progress(self.chain.name, 0, len(self.revisions))
-        applied.prepare(self.connection)
-        self.chain.command(command.ensure_version, Task(self.chain, self.connection))
+        self.revisions += [script.revision for script in scripts]
+        self.options.progress(chain.name, len(self.ran), len(self.revisions))
+        chain.log.prepare(self.connection)
+        chain.command(command.ensure_version, Task(chain, self.connection))
         pauses = _pauses(self.options.retry_for)
         while True:
             before = len(self.ran)
-            with Watch(self.connection, self._committed) as watch:
-                try:
-                    self.chain.command(
-                        what, Task(self.chain, self.connection, revision_done=watch.revision_done), target
-                    )
-                    return
-                except Exception as error:
-                    with suppress(SQLAlchemyError):
-                        self.connection.rollback()
-                    if len(self.ran) > before:  # another revision: its patience begins anew
-                        pauses = _pauses(self.options.retry_for)
-                    pause = next(pauses, None) if self._may_retry(error, watch) else None
-                    if pause is None:
-                        raise self._failure(error, watch) from error
-            self.options.notice(f"{self.chain.name}: something else holds a lock that the revision needs; trying again")
+            left, up = self.revisions[before:], what is command.upgrade
+            with Watch(self.connection, chain.log, left, self._committed, up=up) as watch:
+                failed = self._attempt(chain, what, target, watch)
+            if failed is None:
+                return
+            if len(self.ran) > before:  # another revision: its patience begins anew
+                pauses = _pauses(self.options.retry_for)
+            pause = next(pauses, None) if self._may_retry(failed, watch) else None
+            if pause is None:
+                self._raise(failed, watch)
+                return
+            self._forgotten()
+            self.options.notice(f"{chain.name}: something else holds a lock that the revision needs; trying again")
             sleep(pause)
+
+    def _attempt(self, chain: Chain, what: Callable[..., None], target: str, watch: Watch) -> Exception | None:
+        try:
+            chain.command(what, Task(chain, self.connection, revision_done=watch.revision_done), target)
+        except Exception as error:  # noqa: BLE001  # a revision may raise anything
+            with suppress(SQLAlchemyError):
+                self.connection.rollback()
+            return error
+        return None
 
     def _committed(self, revision: str) -> None:
         self.ran.append(revision)
@@ -237,27 +254,44 @@ class _Run:
         """
         return is_retryable(error) and watch.can_retry and not self.connection.invalidated
 
-    def _failure(self, error: Exception, watch: Watch) -> Exception:
-        if isinstance(error.__cause__, CommandError | RevisionError) or len(self.ran) >= len(self.revisions):
-            return error
+    def _raise(self, error: Exception, watch: Watch) -> None:
+        alembic_refused = isinstance(error.__cause__, CommandError | RevisionError)
+        if alembic_refused or isinstance(error, UnfinishedRevision) or len(self.ran) >= len(self.revisions):
+            raise error
         revision, name = self.revisions[len(self.ran)], self.chain.name
         where = f" at {watch.failing!r}" if watch.failing else ""
+        forgotten = self._forgotten()
         if watch.kept:
             statements = "; ".join(watch.kept)
             left = (
                 f"{len(watch.kept)} statement(s) before that took effect and stay, for they were committed one by one: "
-                f"{statements}. Undo them by hand, or take them out of the revision, then run it again"
+                f"{statements}. "
+            )
+            left += (
+                "Undo them by hand, or take them out of the revision, then run it again"
+                if forgotten
+                else "Run the same again: it goes on behind them"
             )
         else:
             left = "Nothing of it stayed; mend it and run it again"
         if watch.in_autocommit:
             left += ". The statement ran outside a transaction: see what it left, such as an index that is not valid"
-        return RevisionFailed(
+        raise RevisionFailed(
             f"revision {revision!r} of the database {name!r} failed{where}: {in_words(error)}. {left}",
             database=name,
             revision=revision,
             kept=watch.kept,
-        )
+        ) from error
+
+    def _forgotten(self) -> bool:
+        """
+        Let the next run begin the revision anew, for its author is told what stays; over a lost connection it cannot.
+        """
+        try:
+            self.chain.log.forget(self.connection)
+        except SQLAlchemyError:
+            return False
+        return True
 
 
 def _pauses(seconds: float) -> Iterator[float]:
@@ -280,7 +314,28 @@ def in_words(error: BaseException) -> str:
     return text if isinstance(error, StillroomError) else f"{type(said).__name__}: {text}"
 
 
-def _each(found: Sequence[Chain], work: Callable[[Chain, list[str]], None]) -> list[Outcome]:
+def _split(databases: Databases, found: list[Chain], canary: str | None) -> tuple[list[Chain], list[Chain]]:
+    """
+    Take the canary and what it depends on from the others.
+    """
+    if canary is None:
+        return [], found
+    if canary == "*":
+        canary = found[0].name
+    if canary not in {chain.name for chain in found}:
+        names = ", ".join(repr(chain.name) for chain in found)
+        raise MigrationError(f"the canary {canary!r} is not one of the databases to be upgraded ({names})")
+    needed, left = {canary}, [canary]
+    while left:
+        more = set(databases[left.pop()].settings.depends_on) - needed
+        needed |= more
+        left += more
+    return [each for each in found if each.name in needed], [each for each in found if each.name not in needed]
+
+
+def _each(
+    found: Sequence[Chain], work: Callable[[Chain, list[str]], None], rest: Sequence[Chain] = ()
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for position, chain in enumerate(found):
         ran: list[str] = []
@@ -289,7 +344,7 @@ def _each(found: Sequence[Chain], work: Callable[[Chain, list[str]], None]) -> l
             work(chain, ran)
         except Exception as error:
             outcomes.append(Outcome(chain.name, "failed", tuple(ran), monotonic() - start))
-            outcomes += [Outcome(rest.name, "not started") for rest in found[position + 1 :]]
+            outcomes += [Outcome(other.name, "not started") for other in (*found[position + 1 :], *rest)]
             raise MigrationsFailed(_summary(outcomes, error), outcomes=outcomes) from error
         outcomes.append(Outcome(chain.name, "done" if ran else "nothing to do", tuple(ran), monotonic() - start))
     return outcomes
@@ -305,6 +360,7 @@ def _side_by_side(
         partial(_upgrade_one, databases.settings, revision, silent),
         processes=processes,
         done=lambda count: options.progress("databases", count, len(found)),
+        may_fork=not any(databases[name].pools() for name in databases),
     )
     outcomes: list[Outcome] = []
     first: Exception | None = None

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alembic import command
+from alembic.operations import ops
 
-from . import applied
-from .chain import Chain, chains, heads_of, several_heads
+from .applied import edited
+from .chain import Chain, chains, several_heads
+from .comparing import Statement
 from .connecting import with_engine
 from .environment import Task
 from .errors import RevisionRefused
@@ -131,6 +133,8 @@ def changes(differences: Iterable[Any]) -> list[tuple[str, str]]:
     for each in differences:
         if isinstance(each, list):  # what changes about one column
             found += changes(each)
+        elif isinstance(each[1], Statement):
+            found.append((each[0], each[1].name))
         elif each[0].endswith("_column"):
             found.append((each[0], f"{each[2]}.{each[3].name}"))
         elif each[0].startswith("modify_"):
@@ -160,6 +164,11 @@ def _generated(chain: Chain, message: str, *, allow_drops: bool) -> list[Written
         what.extend(changes(operations.as_diffs() if operations is not None else ()))
         if not what:
             scripts.clear()
+        elif chain.database.backend.name == "mysql":
+            for each in (operations, scripts[0].downgrade_ops):
+                _keep_indexes_of_dropped_tables(each)
+        if refused := [each.refused for each in _statements(operations) if each.refused]:
+            raise RevisionRefused(f"the revision of {chain.name!r} was not written: {'; '.join(refused)}")
         drops = sorted(name for kind, name in what if kind in ("remove_table", "remove_column"))
         if len(drops) > FEW_DROPS and not allow_drops:
             raise RevisionRefused(
@@ -169,10 +178,10 @@ def _generated(chain: Chain, message: str, *, allow_drops: bool) -> list[Written
 
     def work(engine: Engine) -> list[Written]:
         with engine.connect() as connection:
-            _require_newest(chain, heads_of(connection))
-            if edited := applied.edited(applied.read(connection), chain.script().walk_revisions()):
+            _require_newest(chain, chain.current(connection))
+            if changed := edited(chain.log.read(connection), chain.script().walk_revisions(), chain.replaced()):
                 raise RevisionRefused(
-                    f"the database {chain.name!r} ran another text of {', '.join(edited)} than there is now, so a new "
+                    f"the database {chain.name!r} ran another text of {', '.join(changed)} than there is now, so a new "
                     "revision may repeat it; put the old text back, and what is new into a revision of its own"
                 )
             connection.rollback()
@@ -183,6 +192,20 @@ def _generated(chain: Chain, message: str, *, allow_drops: bool) -> list[Written
             return _written(chain, scripts, (f"{kind} {name}" for kind, name in what)) if what else []
 
     return with_engine(chain.database, Options().lock_timeout, work)
+
+
+def _keep_indexes_of_dropped_tables(operations: Any) -> None:
+    """
+    Let indexes go with their table: MariaDB refuses to drop one that a foreign key needs.
+    """
+    gone = {each.table_name for each in operations.ops if isinstance(each, ops.DropTableOp)}
+    for each in operations.ops:
+        if isinstance(each, ops.ModifyTableOps) and each.table_name in gone:
+            each.ops = [one for one in each.ops if not isinstance(one, ops.DropIndexOp)]
+
+
+def _statements(operations: Any) -> list[Statement]:
+    return [each for each in getattr(operations, "ops", ()) if isinstance(each, Statement)]
 
 
 def _require_newest(chain: Chain, current: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from stillroom.models.naming import NAMING_CONVENTION
 from stillroom.models.problems import ColumnsNotLoaded, InexactDecimal, InvalidModel, NaiveDatetime, UnknownColumn
 from stillroom.models.query import AsyncQueryMixin, QueryMixin, SelectMixin, SupportsSession, session_of
 from stillroom.models.uuid7 import uuid7
+from stillroom.models.views import View, view, view_sql, views_of
 
 __all__ = [
     "DATABASE_KEY",
@@ -33,6 +34,7 @@ __all__ = [
     "UUIDKey",
     "UnknownColumn",
     "Version",
+    "View",
     "annotation_types",
     "database_of",
     "describe",
@@ -41,4 +43,7 @@ __all__ = [
     "session_of",
     "to_dict",
     "uuid7",
+    "view",
+    "view_sql",
+    "views_of",
 ]

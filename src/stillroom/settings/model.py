@@ -55,6 +55,8 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     depends_on: tuple[str, ...] = ()
     admin_url: URL | None = None
     migration_url: URL | None = None
+    version_table: str | None = None
+    version_schema: str | None = None
     disposable: bool = False
     pooler: bool = False
     pool_size: int = 5

@@ -1,0 +1,3 @@
+"""
+Tests of what is found in revisions before they run, and of what is measured.
+"""

@@ -1,0 +1,101 @@
+"""Many revisions become one: databases before, in the midst of and behind them go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from stillroom import Databases
+from stillroom.migrations import MigrationError, RevisionRefused, check, downgrade, history, plan, squash, upgrade
+from tests.migrations import shop
+from tests.migrations.test_running import names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SEED = '''
+SQL = """
+insert into a (id, note) values (1, 'two
+  lines')
+"""
+'''
+DATA = f"""{SEED}
+
+def fill():
+    op.execute(SQL)
+"""
+
+
+def five(tmp_path: Path) -> Path:
+    directory = tmp_path / "migrations/main"
+    shop.write(directory, "a", 'op.execute("create table a (id int, note varchar(20))")', 'op.drop_table("a")')
+    path = shop.write(directory, "b", "fill()", 'op.execute("delete from a")', down="a")
+    path.write_text(path.read_text(encoding="utf-8").replace("\n\ndef upgrade", f"\n{DATA}\n\ndef upgrade"))
+    for name, down in {"c": "b", "d": "c", "e": "d"}.items():
+        shop.tables(directory, name, down=down)
+    return directory
+
+
+def test_databases_anywhere_go_on_after_a_squash(any_database: str, tmp_path: Path) -> None:
+    directory = five(tmp_path)
+    urls = {f"db{at}": f"sqlite:///{tmp_path / f'{at}.db'}" for at in ("b", "d", "e")}
+    given = shop.settings(tmp_path, {"main": any_database, **urls})
+    for each in given["databases"].values():
+        each["migrations"] = str(directory)
+    with Databases(given) as dbs:
+        upgrade(dbs, "dbb", "b")
+        upgrade(dbs, "dbd", "d")
+        upgrade(dbs, "dbe")
+        written = squash(dbs, "main", "the first four", revision="d")
+        assert (written.revision, written.changes) == ("d", ("a", "b", "c", "d"))
+        assert [each.revision for each in history(dbs, "main")] == ["e", "d"]
+        assert [each.revision for each in plan(dbs, "dbb")] == ["c", "d", "e"]
+        ran = {each.database: each.revisions for each in upgrade(dbs)}
+        assert ran == {"main": ("d", "e"), "dbb": ("c", "d", "e"), "dbd": ("e",), "dbe": ()}
+        assert check(dbs) == []
+        for name in dbs:
+            assert names(dbs, name) == {"a", "c", "d", "e"}
+            with dbs[name].connect() as connection:
+                assert connection.execute(text("select note from a")).scalar() == "two\n  lines"
+
+
+def test_a_squashed_revision_is_undone_as_a_whole_and_squashed_again(sqlite_database: str, tmp_path: Path) -> None:
+    five(tmp_path)
+    with shop.databases(tmp_path, sqlite_database) as dbs:
+        upgrade(dbs, revision="b")
+        squash(dbs, "main", revision="c")
+        squash(dbs, "main", "all")
+        assert len(history(dbs)) == 1
+        assert upgrade(dbs)[0].revisions == ("c", "d", "e")
+        assert check(dbs) == []
+        assert downgrade(dbs, "base")[0].revisions == ("e",)
+        assert names(dbs) == set()
+        assert upgrade(dbs)[0].revisions == ("e",)
+
+
+def test_a_database_amid_removed_files_is_told(sqlite_database: str, tmp_path: Path) -> None:
+    directory = five(tmp_path)
+    with shop.databases(tmp_path, sqlite_database) as dbs:
+        upgrade(dbs, revision="b")
+        squash(dbs, "main")
+        for path in (directory / "versions/squashed/e").iterdir():
+            path.unlink()
+        assert [each.kind for each in check(dbs)] == ["unknown"]
+        with pytest.raises(MigrationError, match="does not have that revision"):
+            upgrade(dbs)
+
+
+def test_what_cannot_become_one_is_refused_and_left_alone(tmp_path: Path) -> None:
+    directory = five(tmp_path)
+    shop.tables(directory, "other", down="b")
+    with shop.databases(tmp_path, "sqlite://") as dbs:
+        with pytest.raises(RevisionRefused, match="other stands on one that is not the last"):
+            squash(dbs, "main", revision="d")
+        with pytest.raises(RevisionRefused, match="there are not two of them"):
+            squash(dbs, "main", revision="a")
+        with pytest.raises(MigrationError, match="2 heads"):
+            squash(dbs, "main")
+    assert len(list((directory / "versions").glob("*.py"))) == 6
+    assert not (directory / "versions/squashed").exists()
