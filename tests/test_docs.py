@@ -83,13 +83,15 @@ def run_page(text: str, name: str, directory: Path) -> int:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_snippets_of_a_page_work(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:asyncio -p no:randomly")  # which are here for tests of the plugin
     monkeypatch.syspath_prepend(tmp_path)
     text = path.read_text(encoding="utf-8")
     known = set(sys.modules)
     try:
         assert run_page(text, str(path), tmp_path) == text.count("```python\n")
     finally:
-        own = {each.stem for each in tmp_path.iterdir()}
+        own = {each.stem for each in tmp_path.iterdir() if each.suffix == ".py" or each.is_dir()}
         for name in set(sys.modules) - known:  # another page has a module of the same name
             if name.partition(".")[0] in own:
                 del sys.modules[name]

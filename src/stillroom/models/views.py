@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, MetaData, Table, event
 
@@ -15,7 +16,8 @@ __all__ = ["View", "view", "view_sql", "views_of"]
 _KEY = "stillroom_views"
 
 
-class View(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class View:
     """
     A view that belongs to a MetaData.
 

@@ -30,12 +30,11 @@ class ApplicationTests:
         class TestBasket(ShopTests):
             def test_it_is_empty(self, application, dbsession): ...
 
-    Fixtures:
-        application: The application, made once for each class. No test runs yet then, so a database that is used in
-            the making is refused; where it must be, override the fixture with one that asks for `databases`.
-        dbplugin: The `Databases`, on the test databases.
-        dbsession: The session of the test's unit of work, `uow`, on `database`; in a unit of its own, so the
-            application sees what the test wrote after `uow.commit()`.
+    The fixture `application` is the application, made once for each class. No test runs yet then, so a database that is
+    used in the making is refused; where it must be, override the fixture with one that asks for `databases`.
+
+    The fixture `dbplugin` is the `Databases`, on the test databases. The fixture `dbsession` is the session of the
+    test's unit of work, `uow`, on `database`; the application sees what the test wrote after `uow.commit()`.
 
     Attributes:
         database: The name of the database of `dbsession`; None for the default one.
