@@ -87,6 +87,9 @@ class PostgreSQL(Backend):
 
     def install(self, engine: Engine, settings: DatabaseSettings, role: Role) -> None:
         if engine.dialect.driver not in ("psycopg", "psycopg_async"):
+            if settings.pooler and role != "control" and (timeouts := _timeouts(settings)):
+                listed = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in timeouts)
+                event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"select {listed}"))
             return
         begin = _begin_statement(settings, role)
         after_begin = _local_parameters(settings) if settings.pooler else ()
