@@ -42,6 +42,7 @@ _PACKAGES = (
         "oslo.db",
         "zope.sqlalchemy",
         "advanced-alchemy",
+        "Django",
         "sqlmodel",
         "pydantic",
     ),

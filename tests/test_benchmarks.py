@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
+from benchmarks import isolation
 from benchmarks.__main__ import NAMES
 from benchmarks.measuring import compare, percentile
 from benchmarks.report import Figure, Table
@@ -69,3 +72,16 @@ def test_a_table_is_plain_text_in_columns() -> None:
         "a     1.00",
         "long    10",
     ]
+
+
+def test_a_way_whose_tests_leave_their_rows_is_not_measured(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/rows.db")
+    isolation.Base.metadata.create_all(engine)
+
+    def committing() -> None:
+        with Session(engine) as session:
+            isolation.body(session)
+
+    with pytest.raises(isolation.NotIsolated, match="3 rows that a test committed are there after it"):
+        isolation.require_isolated(committing, str(engine.url))
+    engine.dispose()
