@@ -6,6 +6,7 @@ from typing import Any
 
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPNotFound
+from pyramid.settings import asbool
 from pyramid.view import exception_view_config, view_config
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -52,14 +53,15 @@ class LogLine(Log):
 
 
 def main(_: dict[str, str], **settings: str) -> Any:
-    """Make the application of `shop.ini`, and fill the shelf where it is empty."""
+    """Make the application of `shop.ini`; with `shop.open`, fill the shelf where it is empty."""
     with Configurator(settings=settings) as config:
         config.include("stillroom.integrations.pyramid")
         config.add_route("tracks", "/tracks")
         config.add_route("orders", "/orders")
         config.scan(__name__)
-        with databases_of(config.registry).unit_of_work() as uow:
-            open_shop(uow)
+        if asbool(settings.get("shop.open")):
+            with databases_of(config.registry).unit_of_work() as uow:
+                open_shop(uow)
         return config.make_wsgi_app()
 
 

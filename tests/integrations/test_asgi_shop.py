@@ -1,5 +1,5 @@
 """
-The shop on FastAPI, as its users start it: a real server, real HTTP, a real database.
+The shop on FastAPI, as its users start it.
 """
 
 from __future__ import annotations
@@ -9,26 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integrations.test_wsgi_shops import Shop
+from tests.integrations.shops import Shop
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class FastAPIShop(Shop):
-    """
-    Started by uvicorn.
-    """
-
-    def command(self) -> list[str]:
-        return ["-m", "uvicorn", "--port", str(self.port), "shop:app"]
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_the_shop_sells_to_a_crowd_what_it_has_and_not_more(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    shop = FastAPIShop("shop_fastapi", tmp_path, request.getfixturevalue(f"{database}_database"))
+    shop = Shop("shop_fastapi", tmp_path, request.getfixturevalue(f"{database}_database"))
     with shop.open():
         orders = [{"number": f"A-{number}", "track_id": 1} for number in range(12)]
         with ThreadPoolExecutor(6) as crowd:

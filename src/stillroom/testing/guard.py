@@ -148,7 +148,10 @@ class _Check:
 
     def _check_file(self) -> None:
         path = sqlite_path(self.settings.url)
-        if path is None or self.allowed or any(map(is_test_name, path.parts)):
+        if path is None or self.allowed:
+            return
+        written = Path(os.path.normpath(path))  # in tests/../shop.db no directory says so
+        if any(map(is_test_name, written.parts)):
             return
         if not path.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve()):
             self._wrong_name(f"the path {str(path)!r}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,14 +21,18 @@ if TYPE_CHECKING:
 
     from .options import Schema, Seeds, TestOptions
     from .run import IsolatedTest, TestRun
+    from .unasked import Unasked
 
     Reporting = Generator[None, pytest.TestReport, pytest.TestReport]
 
 MARKER = "databases"
 ISOLATION = "isolated_test"
+ASKING = frozenset({ISOLATION, "module_databases", "session_databases"})
+"""The fixtures whose use asks for isolation; a test on a data layer would otherwise write to the layer."""
 
 _FAILED = pytest.StashKey[bool]()
 _NOTICES = pytest.StashKey[list[str]]()
+_UNASKED: pytest.StashKey[Unasked] = pytest.StashKey()
 
 _MARKER_HELP = (
     'databases(*names, isolation="sandbox"): the databases that the test uses, and how it is kept from others: '
@@ -78,6 +84,24 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """
+    Hand what is to be said over to the process that says it, from a worker of pytest-xdist.
+    """
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["stillroom_notices"] = session.config.stash.get(_NOTICES, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """
+    Take over what a worker of pytest-xdist has to say.
+    """
+    said = node.config.stash.get(_NOTICES, [])
+    said += [notice for notice in getattr(node, "workeroutput", {}).get("stillroom_notices", []) if notice not in said]
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """
     Say what the test databases were, and what was kept.
@@ -103,7 +127,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         return
     if not fixtures.RESTORED.isdisjoint(names):
         _begin_with(item, names, fixtures.RESTORER)
-    if item.get_closest_marker(MARKER) is not None or ISOLATION in names:
+    if item.get_closest_marker(MARKER) is not None or not ASKING.isdisjoint(names):
         _begin_with(item, names, ISOLATION)
 
 
@@ -147,6 +171,18 @@ def _is_sandboxed(item: pytest.Item) -> bool:
     return marker is None or marker.kwargs.get("isolation", "sandbox") == "sandbox"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """
+    Refuse the application's databases from the moment when they are imported to that when a test asks for them.
+    """
+    where = item.config.getini("stillroom_databases")
+    if where and _UNASKED not in item.config.stash and where.partition(":")[0] in sys.modules:
+        from .unasked import Unasked
+
+        item.config.stash[_UNASKED] = Unasked(resolve_name(where))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Reporting:
     """
@@ -172,8 +208,6 @@ def find_databases(config: pytest.Config) -> Databases:
     """
     Return the application's Databases, as `stillroom_databases` names them; configured, if they were not.
     """
-    from pkgutil import resolve_name
-
     from stillroom import Settings, SettingsError
 
     where = config.getini("stillroom_databases")
@@ -243,6 +277,8 @@ def test_run(
     if pytestconfig.getoption("db_gc"):
         for removed in collect_garbage(application_databases, database_options):
             database_options.notice(f"removed {removed}")
+    if _UNASKED in pytestconfig.stash:
+        pytestconfig.stash[_UNASKED].refuses = False
     with TestRun(application_databases, database_options) as run:
         yield run
 

@@ -102,9 +102,11 @@ class Router:
 
     def _equip(self, engine: Engine, role: str) -> None:
         # Some listeners connect by themselves, and SQLAlchemy lets nobody be the first: they are called from here.
-        others = list(engine.dialect.dispatch.do_connect)
-        for other in others:
+        others: list[Any] = []
+        for other in list(engine.dialect.dispatch.do_connect):
             event.remove(engine, "do_connect", other)
+            # An engine from before a former run is refused since the end of that; this one leads it again.
+            others += other.stillroom_give_back() if hasattr(other, "stillroom_give_back") else [other]
 
         def really(dialect: Any, record: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
             for listener in others:
@@ -122,6 +124,11 @@ class Router:
                 return really(dialect, record, arguments, keywords)
             return self.sandbox.connect(dialect, role, lambda: really(dialect, record, arguments, keywords))
 
+        def give_back() -> list[Any]:
+            event.remove(engine, "checkout", self._checked_out)
+            return others
+
+        connect.stillroom_give_back = give_back  # type: ignore[attr-defined]  # for the next run's router
         with self._lock:
             self._engines.append(engine)
         event.listen(engine, "do_connect", connect)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from .leaks import Leak
     from .provisioning import TestDatabase
 
-__all__ = ["IsolatedTest", "TestRun"]
+__all__ = ["BETWEEN", "IsolatedTest", "TestRun"]
 
-_BETWEEN = (
+BETWEEN = (
     "but no test is running that may use it. With pytest, let the test or fixture ask for `uow`, `session` or "
     "`databases`, or mark the test with @pytest.mark.databases; elsewhere use `with run.isolated():`"
 )
+"""Why a database is refused outside of tests that asked for it."""
 
 
 class IsolatedTest:
@@ -42,6 +44,7 @@ class IsolatedTest:
         isolation: How it is kept from the others.
         databases: The names of those it may use.
         urls: Where they are, by name; `url` is for programs that the test starts.
+        others: Where the test databases are that it may not use, by name.
         failed: Whether it failed; to be set by who knows. A clone of a test that failed is kept.
     """
 
@@ -50,6 +53,7 @@ class IsolatedTest:
         self.databases = tuple(databases)
         self.failed = False
         self.urls: dict[str, URL] = {}
+        self.others: dict[str, URL] = {}
 
     def __repr__(self) -> str:
         return f"<IsolatedTest {self.isolation} on {', '.join(self.databases)}>"
@@ -75,12 +79,16 @@ class IsolatedTest:
     def environ(self) -> dict[str, str]:
         """
         The environment for programs that the test starts: this process's, with the URLs of the databases.
+
+        A database that the test did not declare leads to one that does not exist.
         """
-        urls = {
-            f"STILLROOM_{name.upper()}_URL": self.url(name).render_as_string(hide_password=False)
-            for name in self.databases
+        urls = {name: self.url(name) for name in self.databases}
+        # The settings of the program have these too, and there they may be those of production.
+        urls |= {name: url.set(database=_undeclared(name)) for name, url in self.others.items()}
+        rendered = {
+            f"STILLROOM_{name.upper()}_URL": url.render_as_string(hide_password=False) for name, url in urls.items()
         }
-        return {**os.environ, **urls}
+        return {**os.environ, **rendered}
 
 
 class TestRun:
@@ -193,6 +201,7 @@ class TestRun:
             )
         leaks: list[Leak] = []
         test = IsolatedTest(isolation, names)
+        test.others = {name: made.url for name, made in self.made.items() if name not in names}
         with contextlib.ExitStack() as stack:  # ends each of them, whatever the others say
             stack.callback(self._after_test)
             self._refuse_all(f"but the test declared only {', '.join(map(repr, names))}. Declare it as well")
@@ -228,7 +237,7 @@ class TestRun:
             stack.callback(self._after_layer, names)
             for name in names:
                 self._routers[name].sandbox.begin()
-                stack.callback(self._end_layer, name, leaks)
+                stack.callback(self._end_sandbox, name, leaks)
                 self._routers[name].lead("sandbox")
             yield
         if leaks:
@@ -254,9 +263,9 @@ class TestRun:
         router.lead(test.isolation, url=test.urls[name])
 
     def _end(self, test: IsolatedTest, name: str, leaks: list[Leak]) -> None:
-        self._routers[name].lead("nowhere", refusal=_BETWEEN)
+        self._routers[name].lead("nowhere", refusal=BETWEEN)
         if test.isolation == "sandbox":
-            leaks += self._routers[name].sandbox.end()
+            self._end_sandbox(name, leaks)
         elif test.isolation == "committed":
             leaks += self._committed[name].end()
         elif test.failed:
@@ -266,12 +275,20 @@ class TestRun:
 
     def _after_test(self) -> None:
         self.current = None
+        # The totals of lists that the repositories remember. Who has not used any need not load them.
+        if (totals := sys.modules.get("stillroom.repository.paging.totals")) is not None:
+            totals.remembered.forget()
         self._refuse_all()
         for name in {name for names in self._layers for name in names}:
             self._routers[name].lead("sandbox")
 
-    def _end_layer(self, name: str, leaks: list[Leak]) -> None:
-        leaks += self._routers[name].sandbox.end()
+    def _end_sandbox(self, name: str, leaks: list[Leak]) -> None:
+        sandbox = self._routers[name].sandbox
+        leaks += sandbox.end()
+        if sandbox.take_spoiled():
+            self.options.notice(f"{name}: made anew, for a test in the sandbox has committed")
+            self._committed[name].forget()
+            self.made[name].remake()
 
     def _after_layer(self, names: list[str]) -> None:
         self._layers.remove(names)
@@ -286,9 +303,16 @@ class TestRun:
         else:
             router.attach(database)
 
-    def _refuse_all(self, why: str = _BETWEEN) -> None:
+    def _refuse_all(self, why: str = BETWEEN) -> None:
         for router in self._routers.values():
             router.lead("nowhere", refusal=why)
+
+
+def _undeclared(name: str) -> str:
+    """
+    Return the name of a database that does not exist, whatever the server.
+    """
+    return f"/the/test/did/not/declare/{name}"
 
 
 def _leaked(leaks: list[Leak]) -> LeakedTransaction:
