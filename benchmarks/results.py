@@ -145,11 +145,15 @@ def _sales(count: int) -> Iterator[dict[str, Any]]:
 def _fresh(connection: Connection, work: Callable[[Session], object]) -> Work:
     """
     Return work in a session of its own, which has loaded nothing, on a connection that is open already.
+
+    It ends with a COMMIT, as a unit of work does: at a ROLLBACK psycopg forgets the statements that it has prepared.
     """
 
     def fresh() -> object:
         with Session(connection) as session:
-            return work(session)
+            found = work(session)
+            session.commit()
+            return found
 
     return fresh
 

@@ -12,6 +12,7 @@ import pytest
 from stillroom.testing.servers import wait_until
 from stillroom.testing.servers.fixtures import needed
 from tests.support import servers
+from tests.support.standing import Standing, options_for
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -79,6 +80,16 @@ def rabbitmq_url() -> str:
     The URL of a RabbitMQ server.
     """
     return needed("rabbitmq", servers.rabbitmq_url)
+
+
+@pytest.fixture(scope="session")
+def standing(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """
+    Test databases of the toolkit that stand for the whole session, for tests that it isolates.
+    """
+    made = Standing(options_for(pytestconfig), tmp_path_factory.mktemp("standing"))
+    yield made
+    made.close()
 
 
 @pytest.fixture

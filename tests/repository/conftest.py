@@ -1,32 +1,78 @@
 """
 Fixtures for the tests of repositories: a place in each world, empty or with a small shop in it.
+
+A place stands on test databases that are made once a process, and is undone after the test: nothing is made for a test
+that asks for `place` or `shop`. Where that is not the real thing, the test asks for `committed` or `own_database`.
 """
 
 from __future__ import annotations
 
-import contextlib
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import MetaData
 
-from tests.repository.models import create_tables, fill
-from tests.repository.worlds import PSYCOPG, PSYCOPG_ASYNC, SQLITE, THREADS, WORLDS, Place, World
-from tests.support import servers
+from tests.repository.models import create_tables, seed
+from tests.repository.worlds import ASYNCPG, PSYCOPG, PSYCOPG_ASYNC, SQLITE, THREADS, WORLDS, Place, World
+from tests.support.standing import Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stillroom.testing import Isolation
 
-def _place(request: pytest.FixtureRequest, world: World) -> Iterator[Place]:
-    url: str = request.getfixturevalue(f"{world.backend}_database")
-    with Place({"main": url}, world) as place:
+EMPTY = Content("empty")
+SHOP = Content("shop", "tests.repository.models:Base", (seed,))
+
+
+@pytest.fixture
+def committed() -> None:
+    """
+    Asked for by a test that needs connections of their own: its commits are real, and cleaned afterwards.
+    """
+
+
+@pytest.fixture
+def own_database() -> None:
+    """
+    Asked for by a test that changes tables, or looks at generated keys: its database is made for it alone.
+    """
+
+
+@pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` and its like have in them; modules with tables of their own override it.
+    """
+    return EMPTY
+
+
+def _place(request: pytest.FixtureRequest, world: World, content: Content | None = None) -> Iterator[Place]:
+    content = content or request.getfixturevalue("place_content")
+    # Where a CREATE TABLE is committed, a test that makes tables of its own needs a database of its own.
+    commits_ddl = world.backend == "mariadb" or world == ASYNCPG
+    if "own_database" in request.fixturenames or (content is EMPTY and commits_ddl):
+        with Place({"main": request.getfixturevalue(f"{world.backend}_database")}, world) as place:
+            if content.metadata is not None:
+                create_tables(place, _metadata(content.metadata))
+            for put in content.seeds:
+                with place.plain["main"].session() as session:
+                    put(session)
+            yield place
+        return
+    # To asyncpg's connection in the sandbox, that of threads is another, which does not see what it does.
+    isolation: Isolation = "committed" if "committed" in request.fixturenames or world == ASYNCPG else "sandbox"
+    server = "" if world.backend == "sqlite" else request.getfixturevalue(f"{world.backend}_url")
+    run = request.getfixturevalue("standing").run(content, world.backend, world.both, server)
+    with Place.isolated(run, world, isolation) as place:
         yield place
 
 
 @pytest.fixture(params=WORLDS, ids=str)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """
-    An empty database "main", with each driver, from threads and from asyncio.
+    A database "main" with what `place_content` says, with each driver, from threads and from asyncio.
     """
     yield from _place(request, request.param)
 
@@ -39,34 +85,20 @@ def threads(request: pytest.FixtureRequest) -> Iterator[Place]:
     yield from _place(request, request.param)
 
 
-@pytest.fixture
-def shop(place: Place) -> Place:
+@pytest.fixture(params=WORLDS, ids=str)
+def shop(request: pytest.FixtureRequest) -> Iterator[Place]:
     """
     A place with the users and their orders.
     """
-    return _filled(place)
+    yield from _place(request, request.param, SHOP)
 
 
-@pytest.fixture
-def thread_shop(threads: Place) -> Place:
+@pytest.fixture(params=THREADS, ids=str)
+def thread_shop(request: pytest.FixtureRequest) -> Iterator[Place]:
     """
     Same as `shop`, but from threads only.
     """
-    return _filled(threads)
-
-
-@pytest.fixture(scope="module", params=WORLDS, ids=str)
-def standing_shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """
-    Same as `shop`, but one for all tests of a module: a test takes back what it writes.
-    """
-    world: World = request.param
-    with contextlib.ExitStack() as stack:
-        url = f"sqlite:///{tmp_path_factory.mktemp('shop')}/shop.db"
-        if world.backend != "sqlite":
-            database = getattr(servers, f"{world.backend}_database")
-            url = stack.enter_context(database(request.getfixturevalue(f"{world.backend}_url")))
-        yield _filled(stack.enter_context(Place({"main": url}, world)))
+    yield from _place(request, request.param, SHOP)
 
 
 @pytest.fixture(params=(PSYCOPG, PSYCOPG_ASYNC), ids=str)
@@ -74,8 +106,7 @@ def postgresql_shop(request: pytest.FixtureRequest) -> Iterator[Place]:
     """
     Same as `shop`, but on PostgreSQL only, where the server's own behaviour is what counts.
     """
-    for place in _place(request, request.param):
-        yield _filled(place)
+    yield from _place(request, request.param, SHOP)
 
 
 @pytest.fixture
@@ -91,12 +122,9 @@ def sqlite_shop(request: pytest.FixtureRequest) -> Iterator[Place]:
     """
     Same as `shop`, but on SQLite from threads only: for rules that no server touches.
     """
-    for place in _place(request, SQLITE):
-        yield _filled(place)
+    yield from _place(request, SQLITE, SHOP)
 
 
-def _filled(place: Place) -> Place:
-    create_tables(place)
-    with place.plain["main"].engine.begin() as connection:
-        fill(connection)
-    return place
+def _metadata(where: str) -> MetaData:
+    found = resolve_name(where)
+    return found if isinstance(found, MetaData) else found.metadata

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, ForeignKey, String, insert
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from stillroom.models import ModelBase, SoftDelete
 
@@ -99,3 +99,10 @@ def fill(connection: Connection) -> None:
     """
     connection.execute(insert(User), list(USERS))
     connection.execute(insert(Order), list(ORDERS))
+
+
+def seed(session: Session) -> None:
+    """
+    Same as `fill`, but for the template of a test database.
+    """
+    fill(session.connection())

@@ -28,9 +28,10 @@ from sqlalchemy import (
     insert,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from stillroom.models import DecimalNumber, ModelBase, SoftDelete, UTCDateTime
+from tests.support.standing import Content
 
 if TYPE_CHECKING:
     from tests.repository.worlds import Place
@@ -152,17 +153,18 @@ def samples() -> list[dict[str, Any]]:
     return [*rows, {"id": 9, **nothing}, {"id": 10, **nothing}]
 
 
-def fill(place: Place) -> Place:
+def seed(session: Session) -> None:
     """
-    Make the tables with their rows, around the library.
+    Put the rows into the tables.
     """
+    connection = session.connection()
     labels = [{"thing_id": each, "label": label} for each in range(1, 25, 2) for label in ("x", "y")]
-    with place.plain["main"].engine.begin() as connection:
-        Base.metadata.create_all(connection)
-        connection.execute(insert(Thing), things())
-        connection.execute(insert(Sample), samples())
-        connection.execute(insert(Part), labels)
-    return place
+    connection.execute(insert(Thing), things())
+    connection.execute(insert(Sample), samples())
+    connection.execute(insert(Part), labels)
+
+
+PAGED = Content("paged", "tests.repository.paged:Base", (seed,))
 
 
 def add_many(place: Place, rows: int) -> None:

@@ -19,12 +19,21 @@ from stillroom import Databases, InvalidCursor, Repository
 from stillroom.models import UnknownColumn
 from stillroom.repository.paging import cursors
 from stillroom.repository.paging.cursors import Position
-from tests.repository.paged import Part, Sample, Thing, fill, samples, things
+from tests.repository.paged import PAGED, Part, Sample, Thing, samples, things
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.repository.worlds import Place
+    from tests.support.standing import Content
+
+
+@pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` has in it.
+    """
+    return PAGED
 
 
 @pytest.fixture
@@ -32,7 +41,7 @@ def sqlite_things(sqlite_place: Place) -> Place:
     """
     The things, for rules that no server touches.
     """
-    return fill(sqlite_place)
+    return sqlite_place
 
 
 Item = tuple[str, bool, bool | None]
@@ -94,7 +103,6 @@ def flat(pages: list[list[int]]) -> list[int]:
 
 
 def test_a_walk_sees_each_row_once_in_any_order_and_both_ways(place: Place) -> None:
-    fill(place)
     with place.unit() as uow:
         rows = place.repository(Thing, uow, kind="ReadRepository")
         for order in ORDERS:
@@ -105,7 +113,6 @@ def test_a_walk_sees_each_row_once_in_any_order_and_both_ways(place: Place) -> N
 
 
 def test_values_of_every_type_find_their_place_again(place: Place) -> None:
-    fill(place)
     if place.world.backend == "sqlite":  # more digits than it shows
         with place.plain["main"].begin() as connection:
             connection.execute(text("update samples set money = 1.0 / 3, decimal = 1.0 / 3 where id in (2, 3, 4)"))
@@ -118,7 +125,6 @@ def test_values_of_every_type_find_their_place_again(place: Place) -> None:
 
 
 def test_a_walk_goes_on_while_rows_come_and_go(threads: Place) -> None:
-    fill(threads)
     with threads.unit() as uow:
         rows = threads.repository(Thing, uow)
         seen = list(rows.after(None, 5, order_by=["kind", "id"]))
@@ -167,7 +173,6 @@ def test_the_place_of_a_row_is_what_the_database_has_not_what_the_session_loaded
 
 
 def test_a_column_behind_an_outer_join_may_be_null_whatever_its_table_says(threads: Place) -> None:
-    fill(threads)
     with threads.unit() as uow:
         rows = threads.repository(Thing, uow)
         one = select(Part).where(Part.label == "x").subquery()
@@ -349,6 +354,7 @@ def accepts(dbs: Databases, cursor: str, role: Any = None) -> bool:
             return False
 
 
+@pytest.mark.usefixtures("committed")
 @pytest.mark.parametrize(
     ("secret", "name", "accepted"),
     [("a secret of 16 ch", "main", True), ("another secret of", "main", False), ("a secret of 16 ch", "other", False)],
@@ -365,6 +371,7 @@ def test_cursors_are_those_of_the_secret_key_and_the_database(
         other.close()
 
 
+@pytest.mark.usefixtures("committed")
 def test_without_a_secret_key_cursors_are_those_of_the_url(sqlite_things: Place) -> None:
     url = sqlite_things.plain["main"].settings.url
     one, same, other = (made(each.render_as_string()) for each in (url, url, url.update_query_dict({"timeout": "7"})))
@@ -377,6 +384,7 @@ def test_without_a_secret_key_cursors_are_those_of_the_url(sqlite_things: Place)
             each.close()
 
 
+@pytest.mark.usefixtures("committed")
 def test_sessions_of_ones_own_have_cursors_too(sqlite_things: Place) -> None:
     engine = create_engine(sqlite_things.plain["main"].settings.url)
     registry = scoped_session(sessionmaker(engine))

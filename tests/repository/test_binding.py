@@ -4,6 +4,7 @@ How a repository finds its model and its session, and what each side may do.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -30,6 +31,8 @@ from tests.repository.worlds import SQLITE, Place
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from sqlalchemy import Engine
 
 Model = TypeVar("Model", bound=Base)
 
@@ -129,27 +132,27 @@ def test_a_class_without_a_mapped_model_is_refused(make: Any, text: str) -> None
 # --- the session
 
 
-def test_a_unit_of_work_a_session_and_the_databases_give_the_same_session(standing_shop: Place) -> None:
-    users = standing_shop.kind("Repository")[User]
-    by_databases = users(standing_shop.dbs)
-    with standing_shop.unit() as uow:
+def test_a_unit_of_work_a_session_and_the_databases_give_the_same_session(shop: Place) -> None:
+    users = shop.kind("Repository")[User]
+    by_databases = users(shop.dbs)
+    with shop.unit() as uow:
         assert users(uow).session is uow.main
         assert users(uow.main).session is uow.main
-        if standing_shop.runner is None:
+        if shop.runner is None:
             assert by_databases.session is uow.main
-    with standing_shop.unit() as uow:
-        if standing_shop.runner is None:
+    with shop.unit() as uow:
+        if shop.runner is None:
             assert by_databases.session is uow.main
 
 
-def test_databases_without_an_open_unit_say_so(standing_shop: Place) -> None:
+def test_databases_without_an_open_unit_say_so(shop: Place) -> None:
     with pytest.raises(NoUnitOfWork, match="unit_of_work"):
-        standing_shop.repository(User, standing_shop.dbs).get(1)
+        shop.repository(User, shop.dbs).get(1)
 
 
-def test_a_role_is_one_of_the_unit_of_work(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.kind("Repository")[User]
+def test_a_role_is_one_of_the_unit_of_work(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.kind("Repository")[User]
         assert users(uow, role="reader").session is uow.reader
         with pytest.raises(ValueError, match="has its role already"):
             users(uow.main, role="reader")
@@ -208,33 +211,33 @@ def test_a_read_side_has_no_method_that_writes() -> None:
     assert "list" not in dir(WriteRepository)
 
 
-def test_a_read_side_cannot_write_through_its_objects(standing_shop: Place) -> None:
-    with pytest.raises(ReadOnlyError), standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow, "ReadRepository")
+def test_a_read_side_cannot_write_through_its_objects(shop: Place) -> None:
+    with pytest.raises(ReadOnlyError), shop.unit() as uow:
+        users = shop.repository(User, uow, "ReadRepository")
         users.get(1).name = "Changed"
-        standing_shop.waiting(users.session).flush()
-    with standing_shop.plain["main"].session() as session:
+        shop.waiting(users.session).flush()
+    with shop.plain["main"].session() as session:
         assert session.scalar(select(User.name).where(User.id == 1)) == "Ada"
 
 
-def test_the_sides_use_the_reader_and_the_writer(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        assert standing_shop.kind("ReadRepository")[User](uow).session is uow.reader
-        assert standing_shop.kind("WriteRepository")[User](uow).session is uow.writer
-        assert standing_shop.kind("ReadRepository")[User](uow, role="writer").session is uow.writer
+def test_the_sides_use_the_reader_and_the_writer(shop: Place) -> None:
+    with shop.unit() as uow:
+        assert shop.kind("ReadRepository")[User](uow).session is uow.reader
+        assert shop.kind("WriteRepository")[User](uow).session is uow.writer
+        assert shop.kind("ReadRepository")[User](uow, role="writer").session is uow.writer
 
 
-def test_a_write_side_gets_by_key(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        assert standing_shop.repository(User, uow, "WriteRepository").get(1).name == "Ada"
+def test_a_write_side_gets_by_key(shop: Place) -> None:
+    with shop.unit() as uow:
+        assert shop.repository(User, uow, "WriteRepository").get(1).name == "Ada"
 
 
 # --- errors
 
 
-def test_a_database_error_is_ours_with_the_model_and_the_original(standing_shop: Place) -> None:
-    with pytest.raises(UniqueViolation) as raised, standing_shop.unit() as uow:
-        standing_shop.repository(User, uow).create(id=9, name="Other", email="ada@example.org")
+def test_a_database_error_is_ours_with_the_model_and_the_original(shop: Place) -> None:
+    with pytest.raises(UniqueViolation) as raised, shop.unit() as uow:
+        shop.repository(User, uow).create(id=9, name="Other", email="ada@example.org")
     assert raised.value.model is User
     assert raised.value.__cause__ is not None
 
@@ -244,6 +247,23 @@ def test_a_database_error_is_ours_with_the_model_and_the_original(standing_shop:
 
 def autocommit(place: Place, model: type[Any], kind: str = "Repository", **options: Any) -> Any:
     return place.waiting(place.kind(kind)[model].autocommit(place.dbs, **options))
+
+
+@contextlib.contextmanager
+def failing(engine: Engine, *, times: int) -> Iterator[list[int]]:
+    """
+    Let the first statements fail; yield as many items as there were statements.
+    """
+    tries: list[int] = []
+
+    def fail(*_: Any) -> None:
+        tries.append(1)
+        if len(tries) <= times:
+            raise SerializationFailure("made up by the test")
+
+    event.listen(engine, "before_cursor_execute", fail)
+    yield tries
+    event.remove(engine, "before_cursor_execute", fail)
 
 
 def test_autocommit_commits_each_call(shop: Place) -> None:
@@ -267,32 +287,17 @@ def test_autocommit_is_apart_from_the_unit_of_work_around_it(postgresql_shop: Pl
 
 def test_autocommit_tries_a_call_again(shop: Place) -> None:
     engine = shop.dbs["main"].engine if shop.runner is None else shop.dbs["main"].async_engine.sync_engine
-    tries = []
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def fail(*_: Any) -> None:
-        tries.append(1)
-        if len(tries) < 3:
-            raise SerializationFailure("made up by the test")
-
-    assert autocommit(shop, User, retry=Retry(attempts=3, base=0.001)).get(1).name == "Ada"
-    assert len(tries) == 3
-    tries.clear()
-    with pytest.raises(SerializationFailure):
+    with failing(engine, times=2) as tries:
+        assert autocommit(shop, User, retry=Retry(attempts=3, base=0.001)).get(1).name == "Ada"
+        assert len(tries) == 3
+    with failing(engine, times=2), pytest.raises(SerializationFailure):
         autocommit(shop, User, retry=Retry(attempts=1)).get(1)
 
 
 def test_a_call_that_is_tried_again_has_the_keys_of_a_generator_again(sqlite_shop: Place) -> None:
-    engine, tries = sqlite_shop.dbs["main"].engine, []
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def fail(*_: Any) -> None:
-        tries.append(1)
-        if len(tries) < 2:
-            raise SerializationFailure("made up by the test")
-
     users = autocommit(sqlite_shop, User, retry=Retry(attempts=2, base=0.001))
-    assert [user.name for user in users.get_many(number for number in (2, 1))] == ["Grace", "Ada"]
+    with failing(sqlite_shop.dbs["main"].engine, times=1) as tries:
+        assert [user.name for user in users.get_many(number for number in (2, 1))] == ["Grace", "Ada"]
     assert len(tries) == 2
 
 
@@ -303,20 +308,20 @@ def test_a_commit_that_fails_under_autocommit_is_our_error(postgresql_shop: Plac
     assert raised.value.model is Lazy
 
 
-def test_a_stream_under_autocommit_keeps_its_unit_open_and_to_itself(standing_shop: Place) -> None:
-    stream = autocommit(standing_shop, User).stream(order_by="id", batch=1)
+def test_a_stream_under_autocommit_keeps_its_unit_open_and_to_itself(shop: Place) -> None:
+    stream = autocommit(shop, User).stream(order_by="id", batch=1)
     assert next(stream).id == 1
-    assert not standing_shop.dbs.has_current
-    assert len(standing_shop.dbs.declared.open_units) == 1
+    assert not shop.dbs.has_current
+    assert len(shop.dbs.declared.open_units) == 1
     assert [each.id for each in stream] == [2, 3, 4]
-    assert len(standing_shop.dbs.declared.open_units) == 0
+    assert len(shop.dbs.declared.open_units) == 0
 
 
-def test_a_stream_under_autocommit_that_is_left_early_ends_its_unit(standing_shop: Place) -> None:
-    stream = autocommit(standing_shop, User, "ReadRepository").stream(batch=1)
+def test_a_stream_under_autocommit_that_is_left_early_ends_its_unit(shop: Place) -> None:
+    stream = autocommit(shop, User, "ReadRepository").stream(batch=1)
     next(stream)
     stream.close()
-    assert len(standing_shop.dbs.declared.open_units) == 0
+    assert len(shop.dbs.declared.open_units) == 0
 
 
 def test_autocommit_shows_deleted_rows_where_asked(shop: Place) -> None:

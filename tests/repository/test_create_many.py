@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import String, UniqueConstraint, event, select
+from sqlalchemy import MetaData, String, UniqueConstraint, event, select
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from stillroom import ReadOnlyError, UniqueViolation
 from stillroom.errors import BadRow
@@ -18,6 +18,7 @@ from stillroom.models import ModelBase
 from tests.repository.models import create_tables
 from tests.repository.things import Base, Thing, few
 from tests.repository.worlds import PSYCOPG, Place
+from tests.support.standing import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,12 +49,29 @@ class Stock(Counted):
     changed: Mapped[datetime] = mapped_column(default=EARLY, onupdate=lambda: LATE)
 
 
+TABLES = MetaData(naming_convention=Base.metadata.naming_convention)
+for _table in (*Counted.metadata.sorted_tables, *Base.metadata.sorted_tables):
+    _table.to_metadata(TABLES)
+
+
+def seed(session: Session) -> None:
+    session.add_all([Stock(shop=1, code="a", amount=5, note="old"), Stock(shop=1, code="b", amount=6)])
+
+
+@pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` has in it.
+    """
+    return Content("stock", "tests.repository.test_create_many:TABLES", (seed,))
+
+
 @pytest.fixture
 def stocks(place: Place) -> Place:
     """
     A place with two rows.
     """
-    return _stocked(place)
+    return place
 
 
 @pytest.fixture
@@ -61,7 +79,7 @@ def thread_stocks(threads: Place) -> Place:
     """
     Same as `stocks`, but from threads only.
     """
-    return _stocked(threads)
+    return threads
 
 
 @pytest.fixture
@@ -77,13 +95,6 @@ def statements() -> Iterator[list[str]]:
     event.listen(Engine, "before_cursor_execute", note)
     yield found
     event.remove(Engine, "before_cursor_execute", note)
-
-
-def _stocked(place: Place) -> Place:
-    create_tables(place, Counted.metadata)
-    with place.plain.unit_of_work() as uow:
-        uow.main.add_all([Stock(shop=1, code="a", amount=5, note="old"), Stock(shop=1, code="b", amount=6)])
-    return place
 
 
 def writing(place: Place, work: Callable[[Any], Any], model: type[Any] = Stock) -> Any:
@@ -131,8 +142,6 @@ def test_a_reader_does_not_create(thread_stocks: Place) -> None:
 
 
 def test_defaults_of_every_kind_are_filled_in(threads: Place) -> None:
-    create_tables(threads, Base.metadata)
-
     writing(threads, lambda things: things.create_many([few(1), few(2) | {"stock": 1}]), Thing)
 
     with threads.plain.unit_of_work() as uow:

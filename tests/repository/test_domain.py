@@ -47,6 +47,7 @@ from tests.repository.orders import (
     changed,
     of,
 )
+from tests.support.standing import Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,14 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "shop_repository"
 
 
 # --- databases
+
+
+@pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` has in it.
+    """
+    return Content("orders", "tests.repository.orders:Base")
 
 
 @pytest.fixture
@@ -146,15 +155,13 @@ def test_every_driver_stores_changes_and_refuses_alike(place: Place) -> None:
     line = as_dataclass("Line", number=(int, NEEDED), title=(str, NEEDED))
     order = as_dataclass("Order", id=(int | None, None), lines=(of(tuple, line, ...), ()), version=(int | None, None))
     orders = place.kind("Repository")[OrderRow, order]
-    with place.plain.unit_of_work() as uow:
-        Base.metadata.create_all(uow.main.connection())
     with place.unit() as uow:
         lines = (line(number=1, title="Pear"), line(number=2, title="Fig"))
         added = place.waiting(orders(uow)).add(order(lines=lines))
     with place.unit() as uow:
         place.waiting(orders(uow)).save(changed(added, lines=(line(number=2, title="Quince"),)))
     with place.unit() as uow:
-        assert place.waiting(orders(uow)).get(1).lines == (line(number=2, title="Quince"),)
+        assert place.waiting(orders(uow)).get(added.id).lines == (line(number=2, title="Quince"),)
     with pytest.raises(StaleDataError), place.unit() as uow:
         place.waiting(orders(uow)).save(added)
 

@@ -13,15 +13,28 @@ from sqlalchemy import func, select, text
 
 from stillroom import Repository
 from stillroom.errors import BadRow, MissingExtra
-from tests.repository.models import create_tables
-from tests.repository.things import EMPTY, FULL, Base, Thing, few
-from tests.repository.worlds import AIOMYSQL, SQLITE, Place
+from tests.repository.things import EMPTY, FULL, Thing, few
+from tests.repository.worlds import AIOMYSQL, Place
+from tests.support.standing import Content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from sqlalchemy.orm import Session
+
 FORMATS = ("csv", "jsonl", "arrow", "parquet")
+
+
+def seed(session: Session) -> None:
+    Repository[Thing](session).create_many([FULL, EMPTY])
+
+
+@pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` has in it.
+    """
+    return Content("things", "tests.repository.things:Base", (seed,))
 
 
 @pytest.fixture
@@ -29,22 +42,15 @@ def things(place: Place) -> Place:
     """
     A place with two things.
     """
-    create_tables(place, Base.metadata)
-    with place.plain.unit_of_work() as uow:
-        Repository[Thing](uow).create_many([FULL, EMPTY])
     return place
 
 
 @pytest.fixture
-def sqlite(sqlite_database: str) -> Iterator[Place]:
+def sqlite(sqlite_place: Place) -> Place:
     """
     The same two things, on SQLite alone: for what happens to files.
     """
-    with Place({"main": sqlite_database}, SQLITE) as place:
-        create_tables(place, Base.metadata)
-        with place.plain.unit_of_work() as uow:
-            Repository[Thing](uow).create_many([FULL, EMPTY])
-        yield place
+    return sqlite_place
 
 
 def exported(place: Place, target: Any, *columns: Any, **options: Any) -> int:

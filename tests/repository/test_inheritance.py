@@ -11,7 +11,7 @@ from sqlalchemy import ForeignKey, String
 from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, selectin_polymorphic
 
-from tests.repository.models import create_tables
+from tests.support.standing import Content
 
 if TYPE_CHECKING:
     from tests.repository.worlds import Place
@@ -110,11 +110,18 @@ KINDS: tuple[tuple[type[Any], type[Any], dict[str, Any], dict[str, Any]], ...] =
 )
 
 
+@pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` has in it.
+    """
+    return Content("inheritance", "tests.repository.test_inheritance:Base")
+
+
 @pytest.mark.parametrize(("parent", "child", "plain", "special"), KINDS, ids=["single", "joined"])
 def test_a_parent_reads_all_and_a_child_its_own(
     place: Place, parent: type[Any], child: type[Any], plain: dict[str, Any], special: dict[str, Any]
 ) -> None:
-    create_tables(place, Base.metadata)
     (name, value) = list(special.items())[-1]
     with place.unit() as uow:
         place.waiting(uow.session()).add_all([parent(id=1, **plain), child(id=2, **special)])
@@ -136,7 +143,6 @@ def test_a_parent_reads_all_and_a_child_its_own(
 
 
 def test_concrete_tables_are_read_together_and_alone(place: Place) -> None:
-    create_tables(place, Base.metadata)
     with place.unit() as uow:
         place.waiting(uow.session()).add_all([Circle(id=1, radius=5), Square(id=2, side=4)])
         shapes, circles = place.repository(Shape, uow), place.repository(Circle, uow)

@@ -50,7 +50,7 @@ def test_json_built_by_the_database_has_the_values_of_rows(place: Place) -> None
     model = kinds.table(place, *by_database)
     with place.unit() as uow, statements(place) as sent:
         assert same_as_rows(place.repository(model, uow))
-        builds = {"sqlite": "json_group_array", "postgresql": "row_to_json"}.get(backend, "select")
+        builds = {"sqlite": "group_concat(json_object", "postgresql": "string_agg(concat"}.get(backend, "select")
         assert builds in sent[0].lower()
         assert len(sent) == 2
 
@@ -98,6 +98,45 @@ def test_json_has_the_zone_of_the_session(postgresql_shop: Place, zone: str) -> 
         session = postgresql_shop.waiting(uow.main)
         session.execute(text(f"set local time zone '{zone}'"))
         assert same_as_rows(postgresql_shop.repository(model, uow))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "Africa/Monrovia"])
+def test_json_has_every_digit_of_a_time(postgresql_shop: Place, zone: str) -> None:
+    model = kinds.table(postgresql_shop, "clock", "zoned", "moment")
+    days = ("2026-01-02", "1969-12-31", "0890-07-01")  # once Monrovia's distance to UTC had seconds
+    seconds = ("05", "05.5", "05.678", "05.67890", "05.678901", "59.999999")
+    with postgresql_shop.unit() as uow:
+        session = postgresql_shop.waiting(uow.main)
+        session.execute(text(f"set local time zone '{zone}'"))
+        for time in (f"{day} 03:04:{each}" for day in days for each in seconds):
+            session.execute(text(f"update kinds set clock = '{time}', zoned = '{time}+00', moment = '{time}+00'"))
+            assert same_as_rows(postgresql_shop.repository(model, uow)), time
+
+
+def test_json_of_null_in_a_column_that_is_declared_without(postgresql_shop: Place) -> None:
+    model = kinds.table(postgresql_shop, "line", "price")
+    table = model.__table__
+    with postgresql_shop.unit() as uow:
+        session = postgresql_shop.waiting(uow.main)
+        session.execute(text("update kinds set line = null where id = 2"))
+        for column in (table.c.line, table.c.price):
+            column.nullable = False
+        assert same_as_rows(postgresql_shop.repository(model, uow))
+
+
+def test_json_of_the_empty_side_of_an_outer_join_is_null(shop: Place) -> None:
+    with shop.unit() as uow:
+        own = (
+            select(User.name, Order.id.label("order")).outerjoin(Order).where(Order.id.is_(None), User.name == "Edsger")
+        )
+        assert json.loads(shop.repository(User, uow).json(own)) == [{"name": "Edsger", "order": None}]
+
+
+def test_json_of_more_columns_than_a_function_takes_arguments(postgresql_shop: Place) -> None:
+    with postgresql_shop.unit() as uow:
+        users = postgresql_shop.repository(User, uow)
+        columns = [User.name.label(f"name{number}") for number in range(60)]
+        assert json.loads(users.json(*columns, id=1)) == [{f"name{number}": "Ada" for number in range(60)}]
 
 
 def test_json_of_no_rows_is_an_empty_array(shop: Place) -> None:

@@ -13,11 +13,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from stillroom import InvalidCursor, InvalidListQuery, StillroomError
 from stillroom.models import UnknownColumn
 from stillroom.repository.paging.listing import Field, Limits, ListQuery
-from tests.repository.paged import Part, Sample, Thing, fill
+from tests.repository.paged import PAGED, Part, Sample, Thing
 
 if TYPE_CHECKING:
     from stillroom.repository.paging.listing import Listing
     from tests.repository.worlds import Place
+    from tests.support.standing import Content
 
 THINGS = ListQuery(
     Thing,
@@ -37,11 +38,19 @@ SAMPLES = ListQuery(
 
 
 @pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` has in it.
+    """
+    return PAGED
+
+
+@pytest.fixture
 def sqlite_things(sqlite_place: Place) -> Place:
     """
     The things, for rules that no server touches.
     """
-    return fill(sqlite_place)
+    return sqlite_place
 
 
 class Multi(dict[str, list[str]]):
@@ -114,25 +123,11 @@ def found(place: Place, query: Any, declared: ListQuery = SAMPLES, model: type[A
     ],
     ids=str,
 )
-def test_a_query_string_finds_what_it_asks_for(sqlite_samples: Place, query: Any, expected: list[int]) -> None:
-    assert sorted(found(sqlite_samples, query)) == sorted(expected)
-
-
-@pytest.fixture(scope="module")
-def sqlite_samples(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """
-    The samples once for all tests that only read.
-    """
-    from tests.repository.worlds import SQLITE
-    from tests.repository.worlds import Place as MakePlace
-
-    url = f"sqlite:///{tmp_path_factory.mktemp('listing') / 'samples.db'}"
-    with MakePlace({"main": url}, SQLITE) as place:
-        yield fill(place)
+def test_a_query_string_finds_what_it_asks_for(sqlite_things: Place, query: Any, expected: list[int]) -> None:
+    assert sorted(found(sqlite_things, query)) == sorted(expected)
 
 
 def test_a_list_is_filtered_sorted_and_paged_in_every_world(place: Place) -> None:
-    fill(place)
     listing = THINGS.parse("score__isnull=false&name__ne=a&q=B&sort=kind,-id&size=2&level__le=3")
     with place.unit() as uow:
         rows = place.repository(Thing, uow)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import ARRAY, DateTime, Enum, ForeignKey, Integer, String, event, func, insert, select, text
+from sqlalchemy import ARRAY, DateTime, Enum, ForeignKey, Integer, MetaData, String, event, func, insert, select, text
 from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +22,7 @@ from stillroom.models import ModelBase, UnknownColumn
 from tests.repository.models import create_tables
 from tests.repository.things import EMPTY, FULL, Base, Colour, Thing, few
 from tests.repository.worlds import AIOMYSQL, ASYNCPG, PSYCOPG, PSYCOPG_ASYNC, Place, World
+from tests.support.standing import Content
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,11 +31,18 @@ POSTGRESQL = (PSYCOPG, PSYCOPG_ASYNC, ASYNCPG)
 
 
 @pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` has in it.
+    """
+    return Content("load", "tests.repository.test_load:TABLES")
+
+
+@pytest.fixture
 def things(place: Place) -> Place:
     """
     A place with an empty table.
     """
-    create_tables(place, Base.metadata)
     return place
 
 
@@ -43,7 +51,6 @@ def thread_things(threads: Place) -> Place:
     """
     Same as `things`, but from threads only.
     """
-    create_tables(threads, Base.metadata)
     return threads
 
 
@@ -104,6 +111,7 @@ def test_a_generator_is_consumed_batch_by_batch(thread_things: Place) -> None:
     ]
 
 
+@pytest.mark.usefixtures("own_database")
 def test_what_a_row_lacks_is_its_default(things: Place) -> None:
     load(things, [few(1), few(2) | {"kind": "other", "ratio": 0.5}, few(3) | {"stock": 1}, few(4) | {"id": 50}])
 
@@ -165,6 +173,7 @@ def test_an_asynchronous_generator_is_consumed(things: Place) -> None:
     assert stored(things, func.count(Thing.id), order_by=None) == [(6000,)]
 
 
+@pytest.mark.usefixtures("own_database")
 def test_the_next_key_follows_those_that_were_given(thread_things: Place) -> None:
     load(thread_things, [few(1) | {"id": 40}, few(2) | {"id": 41}])
 
@@ -216,8 +225,8 @@ def test_what_is_no_row_is_a_bad_row(sqlite_database: str) -> None:
 
 
 def test_an_error_that_no_row_is_to_blame_for_is_raised_as_it_is(threads: Place) -> None:
-    with pytest.raises(DBAPIError, match=r"(?i)things"), threads.unit() as uow:
-        threads.repository(Thing, uow).load([few(1)])
+    with pytest.raises(DBAPIError, match=r"(?i)absent"), threads.unit() as uow:
+        threads.repository(Absent, uow).load([{"id": 1}])
 
 
 def test_an_error_of_the_generator_undoes_the_load_alone(things: Place) -> None:
@@ -324,6 +333,16 @@ class Textual(Odd):
     note: Mapped[str | None]
 
 
+class Absent(Odd):
+    """
+    Has no table where those of the other tests are.
+    """
+
+    __tablename__ = "absent"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
 _EAST = timezone(timedelta(hours=5))
 _ODD: dict[type[Any], list[dict[str, Any]]] = {
     Binary: [
@@ -409,9 +428,12 @@ class Dog(Animal):
     trick: Mapped[str | None] = mapped_column(String(20))
 
 
-def test_classes_of_a_hierarchy_are_loaded_as_what_they_are(things: Place) -> None:
-    create_tables(things, Animals.metadata)
+TABLES = MetaData(naming_convention=Base.metadata.naming_convention)
+for _table in (*Base.metadata.sorted_tables, *Animals.metadata.sorted_tables):
+    _table.to_metadata(TABLES)
 
+
+def test_classes_of_a_hierarchy_are_loaded_as_what_they_are(things: Place) -> None:
     load(things, [{"name": "Tom", "lives": 9}], Cat)
     load(things, [{"name": "Rex", "trick": "sit"}, {"name": "Fido"}], Dog)
 
@@ -422,8 +444,6 @@ def test_classes_of_a_hierarchy_are_loaded_as_what_they_are(things: Place) -> No
 
 
 def test_a_bad_row_of_a_class_in_two_tables_is_named(thread_things: Place) -> None:
-    create_tables(thread_things, Animals.metadata)
-
     with thread_things.unit() as uow, pytest.raises(BadRow) as raised:
         thread_things.repository(Dog, uow).load([{"name": "Rex"}, {"name": None}])
 

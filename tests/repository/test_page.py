@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload, with_loader_criter
 from stillroom import Repository
 from stillroom.repository.paging.totals import CAP, Remembered
 from tests.repository.models import Line, create_tables
-from tests.repository.paged import Part, Sample, Thing, add_many, fill
+from tests.repository.paged import PAGED, Part, Sample, Thing, add_many
 from tests.repository.test_inheritance import Animal, Circle, Dog, Employee, Manager, Shape, Square
 from tests.repository.test_inheritance import Base as Inheriting
 from tests.repository.test_reading import statements
@@ -24,8 +24,17 @@ if TYPE_CHECKING:
 
     from stillroom.repository.paging.pages import Page
     from tests.repository.worlds import Place
+    from tests.support.standing import Content
 
 KINDS = ("exact", "capped", "estimate", "cached")
+
+
+@pytest.fixture
+def place_content() -> Content:
+    """
+    What `place` has in it.
+    """
+    return PAGED
 
 
 @pytest.fixture
@@ -33,7 +42,7 @@ def sqlite_things(sqlite_place: Place) -> Place:
     """
     The things, for rules that no server touches.
     """
-    return fill(sqlite_place)
+    return sqlite_place
 
 
 class Things(Repository[Thing]):
@@ -50,7 +59,6 @@ def ids(page: Page[Any]) -> list[int]:
 
 
 def test_pages_have_each_row_once_though_many_are_alike(place: Place) -> None:
-    fill(place)
     with place.unit() as uow:
         rows = place.repository(Thing, uow)
         pages = [rows.page(number, 10, order_by="-rank") for number in (1, 2, 3, 4)]
@@ -101,7 +109,6 @@ def test_composite_keys_have_deep_pages_too(sqlite_place: Place) -> None:
 
 
 def test_a_select_of_ones_own_options_and_deleted_rows(threads: Place) -> None:
-    fill(threads)
     with threads.unit() as uow:
         rows, others = threads.repository(Sample, uow), threads.repository(Thing, uow)
         rows.delete(3)
@@ -114,6 +121,7 @@ def test_a_select_of_ones_own_options_and_deleted_rows(threads: Place) -> None:
         assert [len(each.parts) for each in joined] == [2, 0, 2, 0, 2]
 
 
+@pytest.mark.usefixtures("own_database")
 def test_models_that_inherit_have_pages_of_both_kinds(threads: Place) -> None:
     create_tables(threads, Inheriting.metadata)
     with threads.plain["main"].unit_of_work() as uow:
@@ -146,7 +154,6 @@ class Named:
 
 
 def test_pages_hold_domain_objects_where_the_repository_does(place: Place) -> None:
-    fill(place)
     kind = type("NamedThings", (place.kind("ReadRepository")[Thing, Named],), {})
     with place.unit() as uow:
         named = place.waiting(kind(uow))
@@ -211,8 +218,8 @@ def test_a_capped_total_says_when_there_are_more(sqlite_things: Place, own: Any)
     assert (last.total, last.kind) == (10_024, "exact")
 
 
+@pytest.mark.usefixtures("committed")
 def test_an_estimate_is_near_and_says_what_it_is(place: Place) -> None:
-    fill(place)
     analyze = {"sqlite": "analyze", "postgresql": "analyze things", "mariadb": "analyze table things"}
     with place.plain["main"].begin() as connection:
         connection.execute(text(analyze[place.world.backend])).close()
@@ -225,12 +232,14 @@ def test_an_estimate_is_near_and_says_what_it_is(place: Place) -> None:
     assert some.kind == ("exact" if place.world.backend == "sqlite" else "estimate")
 
 
+@pytest.mark.usefixtures("own_database")
 def test_sqlite_without_analyze_counts_up_to_the_cap(sqlite_things: Place) -> None:
     with sqlite_things.unit() as uow:
         page = sqlite_things.repository(Thing, uow).page(1, 5, total="estimate")
     assert (page.total, page.kind) == (24, "exact")
 
 
+@pytest.mark.usefixtures("own_database")
 def test_a_table_that_analyze_never_saw_is_counted_on_sqlite(sqlite_things: Place) -> None:
     with sqlite_things.plain["main"].begin() as connection:
         connection.execute(text("analyze samples"))
@@ -240,7 +249,6 @@ def test_a_table_that_analyze_never_saw_is_counted_on_sqlite(sqlite_things: Plac
 
 
 def test_a_cached_total_is_that_of_a_moment_ago(place: Place) -> None:
-    fill(place)
     with place.unit() as uow:
         first = place.repository(Thing, uow).page(1, 5, total="cached")
     with place.plain["main"].begin() as connection:
@@ -263,7 +271,7 @@ def cached(session: Session, *where: Any, **equal: Any) -> tuple[int | None, str
 
 
 @pytest.fixture
-def engine(sqlite_things: Place) -> Any:
+def engine(committed: None, sqlite_things: Place) -> Any:
     """
     An engine of the user's own on the things.
     """

@@ -62,30 +62,31 @@ def names(users: Any) -> list[str]:
 # --- by key
 
 
-def test_get_returns_the_object_or_none(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_get_returns_the_object_or_none(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         assert users.get(1).name == "Ada"
         assert users.get(99) is None
 
 
-def test_get_of_a_loaded_object_sends_no_statement(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_get_of_a_loaded_object_sends_no_statement(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         ada = users.get(1)
-        with statements(standing_shop) as sent:
+        with statements(shop) as sent:
             assert users.get(1) is ada
         assert sent == []
 
 
-def test_get_with_options_loads_further_what_is_loaded_already(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_get_with_options_loads_further_what_is_loaded_already(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         users.get(1)
         ada = users.get(1, options=[selectinload(User.orders)])
         assert [each.total for each in ada.orders] == [5, 7]
 
 
+@pytest.mark.usefixtures("committed")
 def test_get_for_update_gives_a_loaded_object_its_newest_values(postgresql_shop: Place) -> None:
     with postgresql_shop.unit() as uow:
         users = postgresql_shop.repository(User, uow)
@@ -98,6 +99,7 @@ def test_get_for_update_gives_a_loaded_object_its_newest_values(postgresql_shop:
         assert ada.name == "Ada L."
 
 
+@pytest.mark.usefixtures("committed")
 def test_for_update_locks_the_row(postgresql_shop: Place) -> None:
     with postgresql_shop.unit() as uow, postgresql_shop.unit() as other:
         users = postgresql_shop.repository(User, uow)
@@ -107,6 +109,7 @@ def test_for_update_locks_the_row(postgresql_shop: Place) -> None:
         other.doom("its transaction has failed")
 
 
+@pytest.mark.usefixtures("committed")
 def test_a_queue_skips_what_others_have_locked(postgresql_shop: Place) -> None:
     with postgresql_shop.unit() as uow, postgresql_shop.unit() as other:
         mine = postgresql_shop.repository(User, uow).first(for_update={"skip_locked": True})
@@ -114,16 +117,17 @@ def test_a_queue_skips_what_others_have_locked(postgresql_shop: Place) -> None:
         assert (mine.id, theirs.id) == (1, 2)
 
 
+@pytest.mark.usefixtures("committed")
 def test_for_update_locks_the_model_and_not_what_is_loaded_with_it(postgresql_shop: Place) -> None:
     with postgresql_shop.unit() as uow:
         found = postgresql_shop.repository(User, uow).list(options=[joinedload(User.orders)], for_update=True)
         assert len(found) == 4
 
 
-def test_a_composite_key_is_a_tuple_or_a_mapping(standing_shop: Place) -> None:
-    with undone(standing_shop) as uow:
-        lines = standing_shop.repository(Line, uow)
-        standing_shop.waiting(uow.main).add_all([Line(order_id=1, number=2, text="pen")])
+def test_a_composite_key_is_a_tuple_or_a_mapping(shop: Place) -> None:
+    with undone(shop) as uow:
+        lines = shop.repository(Line, uow)
+        shop.waiting(uow.main).add_all([Line(order_id=1, number=2, text="pen")])
         assert lines.get((1, 2)).text == "pen"
         assert lines.get({"number": 2, "order_id": 1}).text == "pen"
         assert lines.get([1, 3]) is None
@@ -141,14 +145,14 @@ def test_a_key_of_the_wrong_shape_is_refused_with_its_columns(sqlite_shop: Place
             sqlite_shop.repository(User, uow).get((1, 2))
 
 
-def test_get_many_keeps_the_order_asked_for(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        assert [each.id for each in standing_shop.repository(User, uow).get_many([3, 1, 2, 1])] == [3, 1, 2, 1]
+def test_get_many_keeps_the_order_asked_for(shop: Place) -> None:
+    with shop.unit() as uow:
+        assert [each.id for each in shop.repository(User, uow).get_many([3, 1, 2, 1])] == [3, 1, 2, 1]
 
 
-def test_get_many_names_all_that_are_missing(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_get_many_names_all_that_are_missing(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         with pytest.raises(NotFound, match="no User with the keys 8, 9") as raised:
             users.get_many([8, 1, 9])
         assert raised.value.keys == (8, 9)
@@ -156,20 +160,18 @@ def test_get_many_names_all_that_are_missing(standing_shop: Place) -> None:
         assert [each.id for each in users.get_many([8, 1, 9], missing="skip")] == [1]
 
 
-def test_get_many_of_composite_keys(standing_shop: Place) -> None:
-    with undone(standing_shop) as uow:
-        standing_shop.waiting(uow.main).add_all(
-            [Line(order_id=order, number=number) for order in (1, 2) for number in (1, 2)]
-        )
-        found = standing_shop.repository(Line, uow).get_many([(2, 1), (1, 2)])
+def test_get_many_of_composite_keys(shop: Place) -> None:
+    with undone(shop) as uow:
+        shop.waiting(uow.main).add_all([Line(order_id=order, number=number) for order in (1, 2) for number in (1, 2)])
+        found = shop.repository(Line, uow).get_many([(2, 1), (1, 2)])
         assert [(each.order_id, each.number) for each in found] == [(2, 1), (1, 2)]
 
 
-def test_get_many_asks_only_for_what_is_not_loaded(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_get_many_asks_only_for_what_is_not_loaded(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         loaded = users.list()
-        with statements(standing_shop) as sent:
+        with statements(shop) as sent:
             assert len(users.get_many([2, 1, 4, 3])) == len(loaded)
             assert users.get_many([]) == []
         assert sent == []
@@ -189,9 +191,9 @@ def test_get_many_finds_a_key_that_only_the_server_takes_for_the_same(thread_sho
 # --- by condition
 
 
-def test_one_returns_the_only_one_or_says_what_is_wrong(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_one_returns_the_only_one_or_says_what_is_wrong(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         assert users.one(name="Ada").id == 1
         with pytest.raises(NotFound, match="no User that fits"):
             users.one(name="Nobody")
@@ -200,23 +202,23 @@ def test_one_returns_the_only_one_or_says_what_is_wrong(standing_shop: Place) ->
         assert raised.value.model is User
 
 
-def test_one_or_none_returns_none_where_one_raises(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_one_or_none_returns_none_where_one_raises(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         assert users.one_or_none(name="Nobody") is None
         with pytest.raises(MultipleFound):
             users.one_or_none()
 
 
-def test_one_counts_objects_and_not_the_rows_of_a_join(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
+def test_one_counts_objects_and_not_the_rows_of_a_join(shop: Place) -> None:
+    with shop.unit() as uow:
         query = select(User).join(User.orders).where(Order.total < 9)
-        assert standing_shop.repository(User, uow).one(query).name == "Ada"
+        assert shop.repository(User, uow).one(query).name == "Ada"
 
 
-def test_first_is_the_first_by_key_unless_an_order_is_given(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_first_is_the_first_by_key_unless_an_order_is_given(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         assert users.first().id == 1
         assert users.first(order_by="-id").id == 4
         assert users.first(order_by=User.name.desc(), age=[36, 85]).name == "Grace"
@@ -225,9 +227,9 @@ def test_first_is_the_first_by_key_unless_an_order_is_given(standing_shop: Place
         assert users.first(name="Nobody") is None
 
 
-def test_list_takes_conditions_keywords_order_and_limits(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_list_takes_conditions_keywords_order_and_limits(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         assert names(users.list(User.age > 30, order_by="-age", limit=2)) == ["Grace", "Edsger"]
         assert names(users.list(User.age > 30, order_by=["name"], offset=1, limit=1)) == ["Edsger"]
         assert names(users.list(email=None)) == ["Edsger"]
@@ -235,9 +237,9 @@ def test_list_takes_conditions_keywords_order_and_limits(standing_shop: Place) -
         assert users.list(age=[]) == []
 
 
-def test_an_offset_needs_no_limit(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        assert [each.id for each in standing_shop.repository(User, uow).list(order_by="id", offset=2)] == [3, 4]
+def test_an_offset_needs_no_limit(shop: Place) -> None:
+    with shop.unit() as uow:
+        assert [each.id for each in shop.repository(User, uow).list(order_by="id", offset=2)] == [3, 4]
 
 
 def test_a_name_that_is_no_attribute_is_refused(sqlite_shop: Place) -> None:
@@ -264,15 +266,15 @@ def test_a_relationship_is_compared_too(sqlite_shop: Place) -> None:
         assert [each.id for each in sqlite_shop.repository(Order, uow).list(user=ada, order_by="id")] == [10, 11]
 
 
-def test_list_returns_each_object_once_with_a_joined_load(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        found = standing_shop.repository(User, uow).list(options=[joinedload(User.orders)], order_by="id", limit=2)
+def test_list_returns_each_object_once_with_a_joined_load(shop: Place) -> None:
+    with shop.unit() as uow:
+        found = shop.repository(User, uow).list(options=[joinedload(User.orders)], order_by="id", limit=2)
         assert [(each.id, len(each.orders)) for each in found] == [(1, 2), (2, 1)]
 
 
-def test_count_and_exists(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_count_and_exists(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         assert users.count() == 4
         assert users.count(User.age > 40) == 2
         assert users.exists(name="Ada") is True
@@ -289,19 +291,19 @@ def test_exists_asks_for_one_row_and_counts_none(sqlite_shop: Place) -> None:
 # --- statements of the user's own
 
 
-def test_an_own_select_is_narrowed_further(standing_shop: Place) -> None:
+def test_an_own_select_is_narrowed_further(shop: Place) -> None:
     rich = select(User).join(User.orders).where(Order.total > 5)
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         assert names(users.list(rich, order_by="-id")) == ["Grace", "Ada"]
         assert names(users.list(rich, User.age < 40)) == ["Ada"]
         assert users.count(rich, name="Ada") == 1
         assert users.exists(rich, name="Edsger") is False
 
 
-def test_an_own_text_is_the_whole_statement_and_keywords_are_its_parameters(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_an_own_text_is_the_whole_statement_and_keywords_are_its_parameters(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         older = text("select * from users where age > :age order by id")
         assert names(users.list(older, age=40)) == ["Grace", "Edsger"]
         assert users.count(older, age=40) == 2
@@ -325,10 +327,10 @@ def test_an_own_select_of_something_else_is_refused(sqlite_shop: Place) -> None:
                 users.list(wrong)
 
 
-def test_an_own_select_may_be_of_an_alias(standing_shop: Place) -> None:
+def test_an_own_select_may_be_of_an_alias(shop: Place) -> None:
     other = aliased(User)
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         assert names(users.list(select(other).where(other.age > 40), order_by="-name", name=["Ada", "Grace"])) == [
             "Grace"
         ]
@@ -337,12 +339,10 @@ def test_an_own_select_may_be_of_an_alias(standing_shop: Place) -> None:
         assert users.rows(select(other.name), name="Ada") == [{"name": "Ada"}]
 
 
-def test_an_own_select_shows_no_row_that_is_deleted_softly(standing_shop: Place) -> None:
-    with undone(standing_shop) as uow:
-        notes = standing_shop.repository(Note, uow)
-        standing_shop.waiting(uow.main).add_all(
-            [Note(id=1, text="kept"), Note(id=2, text="gone", deleted_at=func.now())]
-        )
+def test_an_own_select_shows_no_row_that_is_deleted_softly(shop: Place) -> None:
+    with undone(shop) as uow:
+        notes = shop.repository(Note, uow)
+        shop.waiting(uow.main).add_all([Note(id=1, text="kept"), Note(id=2, text="gone", deleted_at=func.now())])
         other = aliased(Note)
         assert [each.id for each in notes.list(select(Note))] == [1]
         assert [each.id for each in notes.list(select(other).where(other.id > 0))] == [1]
@@ -358,24 +358,24 @@ def test_an_own_select_shows_no_row_that_is_deleted_softly(standing_shop: Place)
 # --- streams
 
 
-def test_stream_gives_every_object_once_in_order(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        assert [each.id for each in standing_shop.repository(User, uow).stream(order_by="-id", batch=3)] == [4, 3, 2, 1]
+def test_stream_gives_every_object_once_in_order(shop: Place) -> None:
+    with shop.unit() as uow:
+        assert [each.id for each in shop.repository(User, uow).stream(order_by="-id", batch=3)] == [4, 3, 2, 1]
 
 
-def test_a_batch_without_rows_is_refused(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow, pytest.raises(ValueError, match="batch=0"):
-        list(standing_shop.repository(User, uow).stream(batch=0))
+def test_a_batch_without_rows_is_refused(shop: Place) -> None:
+    with shop.unit() as uow, pytest.raises(ValueError, match="batch=0"):
+        list(shop.repository(User, uow).stream(batch=0))
 
 
-def test_stream_works_for_a_reader(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        assert names(standing_shop.repository(User, uow, "ReadRepository").stream(name="Ada")) == ["Ada"]
+def test_stream_works_for_a_reader(shop: Place) -> None:
+    with shop.unit() as uow:
+        assert names(shop.repository(User, uow, "ReadRepository").stream(name="Ada")) == ["Ada"]
 
 
-def test_a_stream_that_is_left_early_leaves_the_session_usable(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users = standing_shop.repository(User, uow)
+def test_a_stream_that_is_left_early_leaves_the_session_usable(shop: Place) -> None:
+    with shop.unit() as uow:
+        users = shop.repository(User, uow)
         stream = users.stream(batch=1)
         next(stream)
         stream.close()
@@ -383,14 +383,14 @@ def test_a_stream_that_is_left_early_leaves_the_session_usable(standing_shop: Pl
 
 
 @pytest.mark.parametrize("turns", [0, 3])
-def test_a_loop_that_breaks_leaves_its_session_usable_in_asyncio(standing_shop: Place, turns: int) -> None:
-    if standing_shop.runner is None:
+def test_a_loop_that_breaks_leaves_its_session_usable_in_asyncio(shop: Place, turns: int) -> None:
+    if shop.runner is None:
         pytest.skip("without asyncio the loop closes the stream itself, and at once")
 
     async def broken_off() -> list[int]:
         found = []
         for _ in range(3):
-            async with standing_shop.dbs.async_unit_of_work() as uow:
+            async with shop.dbs.async_unit_of_work() as uow:
                 users = AsyncRepository[User](uow)
                 async for user in users.stream(order_by="id", batch=1):
                     found.append(user.id)
@@ -400,30 +400,28 @@ def test_a_loop_that_breaks_leaves_its_session_usable_in_asyncio(standing_shop: 
                 found.append(await users.count())
         return found
 
-    assert standing_shop.runner.run(asyncio.wait_for(broken_off(), 60)) == [1, 4] * 3
+    assert shop.runner.run(asyncio.wait_for(broken_off(), 60)) == [1, 4] * 3
 
 
-def test_a_stream_keeps_a_batch_in_memory_and_no_more(standing_shop: Place) -> None:
-    with undone(standing_shop) as uow:
-        session = standing_shop.waiting(uow.main)
+def test_a_stream_keeps_a_batch_in_memory_and_no_more(shop: Place) -> None:
+    with undone(shop) as uow:
+        session = shop.waiting(uow.main)
         session.execute(insert(Line), [{"order_id": n, "number": 1, "text": "x"} for n in range(2000)])
-        stream = standing_shop.repository(Line, uow).stream(batch=100)
+        stream = shop.repository(Line, uow).stream(batch=100)
         held = [len(session.identity_map) for _ in stream]
     assert len(held) == 2000
     assert max(held) <= 400
 
 
-def test_statements_inside_a_stream_take_none_of_its_rows(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        users, orders = standing_shop.repository(User, uow), standing_shop.repository(Order, uow)
+def test_statements_inside_a_stream_take_none_of_its_rows(shop: Place) -> None:
+    with shop.unit() as uow:
+        users, orders = shop.repository(User, uow), shop.repository(Order, uow)
         stream = users.stream(order_by="id", batch=1)
         seen = [(each.id, orders.count(user_id=each.id)) for each in stream]
     assert seen == [(1, 2), (2, 1), (3, 0), (4, 0)]
 
 
-def test_a_stream_loads_what_its_options_say(standing_shop: Place) -> None:
-    with standing_shop.unit() as uow:
-        found = list(
-            standing_shop.repository(User, uow).stream(options=[selectinload(User.orders)], order_by="id", batch=2)
-        )
+def test_a_stream_loads_what_its_options_say(shop: Place) -> None:
+    with shop.unit() as uow:
+        found = list(shop.repository(User, uow).stream(options=[selectinload(User.orders)], order_by="id", batch=2))
     assert [len(each.orders) for each in found] == [2, 1, 0, 0]

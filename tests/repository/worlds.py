@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
+    from stillroom.testing import Isolation, TestRun
+
 
 @dataclass(frozen=True)
 class World:
@@ -29,6 +31,13 @@ class World:
     backend: str
     driver: str
     is_async: bool
+
+    @property
+    def both(self) -> str:
+        """
+        The driver whose URL serves this world and that of threads, so that both may use the same databases.
+        """
+        return {"aiosqlite": "pysqlite", "pymysql": "aiomysql"}.get(self.driver, self.driver)
 
     def __str__(self) -> str:
         return f"{self.driver}-{'async' if self.is_async else 'sync'}"
@@ -64,6 +73,21 @@ class Place:
         self.plain = Databases({"databases": {name: {"url": url} for name, url in urls.items()}})
         """The same databases, always from threads: to make tables, and to look from outside."""
         self.runner = asyncio.Runner() if world.is_async else None
+
+    @classmethod
+    @contextlib.contextmanager
+    def isolated(cls, run: TestRun, world: World, isolation: Isolation) -> Iterator[Self]:
+        """
+        Yield a place on the test databases of a run, of which nothing is left for the next one.
+        """
+        with run.isolated(isolation=isolation):
+            place = cls.__new__(cls)
+            place.world = world
+            place.dbs = place.plain = run.databases
+            place.runner = asyncio.Runner() if world.is_async else None
+            yield place
+            if place.runner is not None:
+                place.runner.close()
 
     def __enter__(self) -> Self:
         return self

@@ -323,3 +323,19 @@ def test_upsert_many_follows_the_same_rules(shop: Shop) -> None:
         return loaded.balance, loaded.version, accounts.count(), accounts.one(code="7").version
 
     assert shop(body) == (10, 2, 20, 1)
+
+
+def test_upsert_many_never_passes_over_a_row_that_meets_another_one(shop: Shop) -> None:
+    def body(session: Session) -> tuple[Any, ...]:
+        people = People(session)
+        people.create(id=1, email="ada@x", name="Ada")
+        people.create(id=5, email="bob@x", name="Bob")
+        session.flush()
+        try:
+            people.upsert_many([{"id": 5, "email": "ada@x", "name": "Eve"}], match=["email"], update=["name"])
+        except UniqueViolation:
+            return ("refused",)
+        session.expire_all()
+        return people.one(email="ada@x").name, people.one(email="bob@x").name
+
+    assert shop(body) in (("refused",), ("Eve", "Bob"))

@@ -309,9 +309,14 @@ class Batches:
         while chunk := list(islice(rows, SIZE)):
             mappings = chunk if set(map(type, chunk)) == {dict} else self._mappings(chunk, first)
             names = frozenset().union(*mappings)
+            # As many names in each row as in all of them together: then every row has every name.
+            is_uniform = set(map(len, mappings)) == {len(names)}
             if not names <= self.columns.keys():
                 names = self._known(names, mappings, first)
-            yield from self._alike(names, mappings, first)
+            if is_uniform:
+                yield Batch(self.shapes(names), mappings, first)
+            else:
+                yield from self._alike(names, mappings, first)
             first += len(chunk)
 
     def _alike(self, names: frozenset[str], rows: list[Mapping[str, Any]], first: int) -> Iterator[Batch]:

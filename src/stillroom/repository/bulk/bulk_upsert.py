@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from sqlalchemy.sql.dml import Insert
 
+    from ..keys import UniqueKey
     from ..plan import Plan
     from .batches import Batch, Shape
     from .loading import Values
@@ -84,8 +87,11 @@ class _Upserts:
         return len(batch.rows)
 
     def _require_values(self, batch: Batch, aim: conflicts.Target) -> None:
+        names = aim.key.names
+        if not any(any(map(is_, map(itemgetter(name), batch.rows), repeat(None))) for name in names):
+            return
         for number, row in enumerate(batch.rows, batch.first):
-            for name in aim.key.names:
+            for name in names:
                 if row[name] is None:
                     try:
                         conflicts.require_values(self.plan, aim, row)
@@ -106,17 +112,36 @@ class _Upserts:
 
     def _check(self, batch: Batch, aim: conflicts.Target) -> None:
         """
-        Make sure that every row is there: ON DUPLICATE KEY passes over one that is in the way of another unique key.
+        Make sure that no row was passed over, as ON DUPLICATE KEY does with one that meets another unique key first.
         """
         names = set(batch.shape.names)
-        if not any(set(key.names) <= names for key in self.plan.unique_keys if key.names != aim.key.names):
-            return
+        others = [key for key in self.plan.unique_keys if key.names != aim.key.names and set(key.names) <= names]
+        if others and (self._misses(batch, aim) or any(self._meets(batch, aim, key) for key in others)):
+            for row in batch.rows:  # one of them raises; or the database takes two keys for one
+                upserting.upsert(self.session, self.plan, row, self.match, self.update)
+
+    def _misses(self, batch: Batch, aim: conflicts.Target) -> bool:
+        """
+        Say whether a row of the batch is not there.
+        """
         columns = [self.plan.columns[name] for name in aim.key.names]
         wanted = {tuple(row[name] for name in aim.key.names) for row in batch.rows}
         found = select(func.count()).select_from(self.plan.model).where(tuple_(*columns).in_(list(wanted)))
-        if self.session.scalar(found) != len(wanted):
-            for row in batch.rows:  # one of them raises; or the database takes two keys for one
-                upserting.upsert(self.session, self.plan, row, self.match, self.update)
+        return self.session.scalar(found) != len(wanted)
+
+    def _meets(self, batch: Batch, aim: conflicts.Target, other: UniqueKey) -> bool:
+        """
+        Say whether a row that is there has a row's values of another unique key, and is not the one that is meant.
+        """
+        columns = [self.plan.columns[name] for name in (*other.names, *aim.key.names)]
+        meant = {
+            tuple(row[name] for name in other.names): tuple(row[name] for name in aim.key.names) for row in batch.rows
+        }
+        width = len(other.names)
+        asked = [key for key in meant if None not in key]
+        found = select(*columns).where(tuple_(*columns[:width]).in_(asked))
+        there = [tuple(row) for row in self.session.execute(found)]
+        return any(meant.get(row[:width]) != row[width:] for row in there)
 
     # --- COPY, and INSERT ... SELECT ... ON CONFLICT
 

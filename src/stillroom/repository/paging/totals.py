@@ -189,6 +189,13 @@ class Remembered:
             if len(totals) > self._most:
                 totals.popitem(last=False)
 
+    def forget(self) -> None:
+        """
+        Forget all of them, such as after a test, whose rows are gone without a trace.
+        """
+        with self._lock:
+            self._engines.clear()
+
 
 remembered = Remembered()
 

@@ -62,7 +62,7 @@ def json(session: Session, plan: Plan, query: Query) -> bytes:
     statement = _complete(plan, query, base)
     # A listener would not see the statement that the database builds JSON of, and may have to narrow it.
     if isinstance(base.statement, Select) and not session.dispatch.do_orm_execute:
-        columns = _columns_of_model(plan) if base.is_of_model else columns_of(base.statement)
+        columns = _columns_of_model(plan) if base.is_of_model else columns_of(base.statement, is_of_model=False)
         built = json_statement(cast("Select[Any]", statement), columns, session.get_bind(plan.mapper).dialect)
         found = None if built is None else _built(session, plan, built)
         if found is not None:
@@ -81,7 +81,7 @@ def _built(session: Session, plan: Plan, statement: Executable) -> bytes | None:
         if getattr(error.orig, "sqlite_errorname", None) not in _NOT_IN_JSON:
             raise
         return None
-    return None if is_odd else cast("bytes", text.encode())
+    return None if is_odd else b"[%b]" % (text or "").encode()
 
 
 _NOT_IN_JSON = ("SQLITE_ERROR", "SQLITE_TOOBIG")
@@ -142,7 +142,7 @@ def _of_model(plan: Plan) -> Select[Any]:
 
 @lru_cache(maxsize=1024)
 def _columns_of_model(plan: Plan) -> Columns:
-    return columns_of(_of_model(plan))
+    return columns_of(_of_model(plan), is_of_model=True)
 
 
 @lru_cache(maxsize=1024)
