@@ -520,3 +520,13 @@ def test_holders_are_listed_with_who_has_held_longest_first() -> None:
     with pytest.raises(PoolTimeout) as caught:
         gate.enter(0.01)
     assert [int(holder.partition(" for ")[2].partition(".")[0]) for holder in caught.value.holders] == [30, 20, 10]
+
+
+def test_a_connection_in_use_is_closed_on_its_return_to_a_pool_that_was_closed(dbs: Databases) -> None:
+    closed: list[object] = []
+    event.listen(dbs.main.engine, "close", lambda *arguments: closed.append(arguments[0]))
+    with dbs.main.connect() as connection:
+        driver = connection.connection.driver_connection
+        dbs.close()
+        assert closed == []
+    assert closed == [driver]

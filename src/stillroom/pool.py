@@ -142,6 +142,7 @@ class Gate:
         self.generation = process.generation
         # Reentrant, since the garbage collector may return a connection while this thread holds the lock.
         self._lock = threading.RLock()
+        self.closed = False
         self._free = limit
         self._queue: deque[Waiter] = deque()
         self.holders: set[Ticket] = set()
@@ -286,6 +287,14 @@ class FairQueuePool(QueuePool):
                 ticket.gate.leave(ticket)
             raise
 
+    def dispose(self) -> None:
+        """
+        Close what is idle; what is in use is closed on its return.
+        """
+        if self.gate is not None:
+            self.gate.closed = True
+        super().dispose()
+
     def take(self, ticket: Ticket | None) -> PoolProxiedConnection:
         """
         Take an idle connection or open one, and put the ticket on it.
@@ -305,7 +314,13 @@ def install(engine: Engine) -> None:
         if ticket is not None:
             ticket.gate.leave(ticket)
 
-    event.listen(engine, "checkin", returned)
+    def checked_in(dbapi_connection: Any, record: Any) -> None:
+        ticket = record.record_info.get(_TICKET)
+        if ticket is not None and ticket.gate.closed and ticket.gate.generation == process.generation:
+            record.invalidate()  # nobody would take it from a pool that is given up, nor close it
+        returned(dbapi_connection, record)
+
+    event.listen(engine, "checkin", checked_in)
     event.listen(engine, "detach", returned)
 
 

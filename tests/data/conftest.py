@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.data import library, shop
+from tests.data import shop
+from tests.support.standing import Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stillroom import Databases
+    from tests.support.standing import Standing
 
 
 @pytest.fixture
@@ -36,19 +38,26 @@ def sqlite(sqlite_database: str) -> Iterator[Databases]:
         yield made
 
 
-@pytest.fixture
-def books(any_database: str) -> Iterator[Databases]:
+LIBRARY = Content("library", "tests.data.library:Base", beside=(("audit", "tests.data.library:Log"),))
+
+
+@pytest.fixture(params=[("sqlite", "pysqlite"), ("postgresql", "psycopg"), ("mariadb", "pymysql")], ids="-".join)
+def books(request: pytest.FixtureRequest, standing: Standing) -> Iterator[Databases]:
     """
     The empty library on each backend in turn.
     """
-    with library.databases(any_database) as made:
-        yield made
+    backend, driver = request.param
+    server = "" if backend == "sqlite" else request.getfixturevalue(f"{backend}_url")
+    run = standing.run(LIBRARY, backend, driver, server)
+    with run.isolated():
+        yield run.databases
 
 
 @pytest.fixture
-def shelf(sqlite_database: str) -> Iterator[Databases]:
+def shelf(standing: Standing) -> Iterator[Databases]:
     """
     The empty library on SQLite.
     """
-    with library.databases(sqlite_database) as made:
-        yield made
+    run = standing.run(LIBRARY, "sqlite", "pysqlite", "")
+    with run.isolated():
+        yield run.databases

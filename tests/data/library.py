@@ -212,7 +212,9 @@ def databases(url: str, audit: str = "sqlite://") -> Databases:
     """
     Make both databases, and their tables.
     """
-    made = Databases({"default": "main", "databases": {"main": {"url": url}, "audit": {"url": audit}}})
+    main = {"url": url, "metadata": "tests.data.library:Base"}
+    beside = {"url": audit, "metadata": "tests.data.library:Log"}
+    made = Databases({"default": "main", "databases": {"main": main, "audit": beside}})
     Base.metadata.create_all(made.main.engine)
     Log.metadata.create_all(made.audit.engine)
     return made

@@ -147,3 +147,21 @@ def test_a_key_that_cannot_be_stored_is_refused(sqlite: Databases, key: str) -> 
 
 def test_migrations_leave_its_table_alone() -> None:
     assert "stillroom_once" in NEVER
+
+
+@pytest.mark.parametrize("how", ["doom", "rollback", "session"])
+def test_a_function_that_rolls_back_has_not_run(dbs: Databases, how: str) -> None:
+    def work(uow: UnitOfWork) -> None:
+        if how == "doom":
+            uow.doom()
+        elif how == "rollback":
+            uow.rollback()
+        else:
+            uow.main.rollback()
+            uow.main.add(shop.Genre(Name="Rock"))
+
+    with pytest.raises(PropagationError, match="nothing was done"):
+        once(dbs, "seed", work)
+    with dbs.unit_of_work() as uow:
+        assert uow.main.query(shop.Genre).count() == 0
+    assert once(dbs, "seed", lambda uow: uow.main.add(shop.Genre(Name="Rock"))) is True

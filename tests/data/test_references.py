@@ -5,7 +5,7 @@ Rows are known by their natural keys, and refer to each other by them.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -182,3 +182,16 @@ def test_versions_count_changes_and_deleted_rows_come_back(books: Databases, tmp
         uow.main.query(Note).one().deleted_at = datetime.now(UTC)
     assert load(books, path)[0].updated == 1
     assert rows(books, Note.code, Note.deleted_at) == [("x", None)]
+
+
+def test_a_row_that_is_there_keeps_its_primary_key_though_the_file_has_that_of_another(
+    books: Databases, tmp_path: Path
+) -> None:
+    with books.unit_of_work() as uow:
+        uow.main.add_all([Writer(id=1, name="Ada"), Writer(id=5, name="Bob")])
+    path = tmp_path / "seed.json"
+    path.write_text('{"Writer": [{"id": 5, "name": "Ada", "born": "1815-12-10"}]}')
+    assert [each.updated for each in load(books, path, key="name")] == [1]
+    with books.unit_of_work() as uow:
+        found = uow.main.query(Writer.id, Writer.name, Writer.born).order_by(Writer.id).all()
+    assert found == [(1, "Ada", date(1815, 12, 10)), (5, "Bob", None)]

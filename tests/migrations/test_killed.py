@@ -8,7 +8,17 @@ import pytest
 from sqlalchemy import inspect, text
 
 from stillroom import Databases
-from stillroom.migrations import MigrationsFailed, UnfinishedRevision, check, downgrade, stamp, status, upgrade
+from stillroom.migrations import (
+    MigrationsFailed,
+    Options,
+    UnfinishedRevision,
+    check,
+    downgrade,
+    stamp,
+    status,
+    upgrade,
+)
+from stillroom.migrations.applied import Log
 from stillroom.testing.servers import wait_until
 from tests.migrations import shop
 
@@ -145,3 +155,46 @@ def test_a_failure_that_was_told_is_not_gone_on_behind(mariadb_database: str, tm
         upgrade(dbs)
         with dbs.main.connect() as connection:
             assert inspect(connection).has_table("a")
+
+
+def test_what_could_never_be_made_is_not_taken_for_done(
+    any_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = shop.settings(tmp_path, {"main": any_database})
+    create = 'op.execute("create index{} a_x on missing (x)")'
+    body = create.format("")
+    if any_database.startswith("postgresql"):
+        body = f"with op.get_context().autocommit_block():\n    {create.format(' concurrently')}"
+    shop.write(tmp_path / "migrations/main", "a", body)
+    with monkeypatch.context() as patched, Databases(given) as dbs:
+        patched.setattr(Log, "forget", lambda *_: None)  # it died before it came to that
+        with pytest.raises(MigrationsFailed):
+            upgrade(dbs)
+    with Databases(given) as dbs, pytest.raises(MigrationsFailed, match="'a' of the database 'main' failed"):
+        upgrade(dbs)
+
+
+def test_what_is_resumed_waits_for_a_lock_and_does_nothing_twice(postgresql_database: str, tmp_path: Path) -> None:
+    given = shop.settings(tmp_path, {"main": postgresql_database})
+    body = (
+        'op.execute("create table a (x int)")\nop.execute("create table b (x int)")\n'
+        'op.get_bind().execute(sa.text("select * from held for update")).all()\n'
+        "with op.get_context().autocommit_block():\n"
+        '    op.execute("create index concurrently a_x on a (x)")\n    {stop}'
+    )
+    revisions(tmp_path, {"a": body})
+    told: list[str] = []
+    with Databases(given) as dbs:
+        with dbs.main.begin() as connection:
+            connection.execute(text("create table held (x int)"))
+            connection.execute(text("insert into held values (1)"))
+        kill_in(tmp_path, "a", given)
+        with dbs.main.connect() as holder:
+            holder.execute(text("select * from held for update"))
+
+            def notice(said: str) -> None:
+                told.append(said)
+                holder.rollback()
+
+            assert upgrade(dbs, options=Options(notice=notice))[0].revisions == ("a",)
+    assert any("trying again" in each for each in told)

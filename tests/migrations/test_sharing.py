@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import inspect, text
 
 from stillroom import Database, Databases, SettingsError
-from stillroom.migrations import check, status, upgrade
+from stillroom.migrations import check, init, revision, status, upgrade
 from tests.migrations import shop
 
 if TYPE_CHECKING:
@@ -67,3 +67,13 @@ def test_a_dropped_file_leaves_nothing_beside_it(tmp_path: Path) -> None:
         database: Database = dbs.main
         database.drop()
     assert list(directory.iterdir()) == []
+
+
+def test_a_directory_that_tenants_share_is_made_once_and_gets_one_revision(tmp_path: Path) -> None:
+    given = shop.settings(tmp_path, {name: f"sqlite:///{tmp_path / name}.db" for name in ("north", "south")})
+    for each in given["databases"].values():
+        each["migrations"] = str(tmp_path / "tenant")
+    with Databases(given | {"default": "north"}) as dbs:
+        assert init(dbs) == [tmp_path / "tenant/versions"]
+        assert init(dbs) == []
+        assert [each.database for each in revision(dbs, "a table")] == ["north"]

@@ -99,3 +99,13 @@ def test_what_cannot_become_one_is_refused_and_left_alone(tmp_path: Path) -> Non
             squash(dbs, "main")
     assert len(list((directory / "versions").glob("*.py"))) == 6
     assert not (directory / "versions/squashed").exists()
+
+
+def test_a_revision_whose_upgrade_would_be_lost_is_refused(tmp_path: Path) -> None:
+    directory = five(tmp_path)
+    path = directory / "versions/c.py"
+    path.write_text(path.read_text(encoding="utf-8").replace("def upgrade", "def work") + "\n\nupgrade = work\n")
+    with Databases(shop.settings(tmp_path, {"main": f"sqlite:///{tmp_path / 'a.db'}"})) as dbs:
+        with pytest.raises(RevisionRefused, match="'upgrade' is not a function of that name"):
+            squash(dbs, "main")
+    assert path.exists()

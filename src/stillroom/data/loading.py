@@ -113,7 +113,7 @@ def load(
         found: list[Loaded] = []
         try:
             with uow.savepoint(*names):
-                found = _written(catalog, uow, tables, progress)
+                found = _written(catalog, uow, tables, progress, stays=False)
                 raise _DryRun
         except _DryRun:
             return found
@@ -155,12 +155,14 @@ def _checked(catalog: Catalog, found: Iterable[Part], key: Sequence[str] | None)
     return [tables[target] for name in catalog.databases for target in catalog.targets(name) if target in tables]
 
 
-def _written(catalog: Catalog, uow: UnitOfWork, tables: list[_Table], progress: Progress | None) -> list[Loaded]:
+def _written(
+    catalog: Catalog, uow: UnitOfWork, tables: list[_Table], progress: Progress | None, *, stays: bool = True
+) -> list[Loaded]:
     writers = {table.target: _writer(catalog, uow, table, progress) for table in tables if table.rows}
     incomplete = []
     for table in tables:
         writer = writers.get(table.target)
-        if writer is None or writer.write(table.parts, table.names):
+        if writer is None or writer.write(table.parts, table.names, stays=stays):
             continue
         if writer.is_circular:
             incomplete.append(table)

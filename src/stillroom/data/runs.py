@@ -13,11 +13,14 @@ from sqlalchemy import Column, MetaData, String, Table, inspect, select
 from sqlalchemy.dialects.mysql import VARCHAR
 from sqlalchemy.exc import DBAPIError
 
-from stillroom import Database, Kind, PropagationError, classify
+from stillroom import Database, Kind, PropagationError, Status, classify
 from stillroom.data.locking import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
 
     from stillroom import Databases, UnitOfWork
 
@@ -25,6 +28,10 @@ __all__ = ["TABLE", "once"]
 
 TABLE = "stillroom_once"
 LONGEST = 255
+_ROLLED_BACK = (
+    "the function rolled its unit of work back, and with it the note that it ran, so nothing was done. Let it raise an "
+    "error where it cannot do its work, and use `uow.savepoint()` for what may fail"
+)
 
 # Letter for letter, as elsewhere: MariaDB's own order takes 'Seed' for 'seed'.
 _name = String(LONGEST).with_variant(VARCHAR(LONGEST, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
@@ -63,7 +70,8 @@ def once(
 
     Raises:
         ValueError: The key is empty or too long.
-        PropagationError: A unit of work is open, whose end would decide.
+        PropagationError: A unit of work is open, whose end would decide; or the function rolled its own back, or doomed
+            it, so that nothing was done.
         DataLocked: Another process did not end in time.
     """
     if not 0 < len(key) <= LONGEST:
@@ -81,13 +89,21 @@ def once(
     if _is_done(place, key):
         return False
 
+    units: list[UnitOfWork] = []
+
     def work(uow: UnitOfWork) -> bool:
         if not _noted(uow, place, key):
             return False
         function(uow)
+        if uow.is_active and not _is_noted(uow.session(place.name, role="writer"), key):
+            raise PropagationError(f"once({key!r}): {_ROLLED_BACK}")  # before anything is committed without the note
+        units.append(uow)
         return True
 
-    return alone([place], open_unit, f"stillroom once {key}", work, wait=wait, attempts=1)
+    has_run = alone([place], open_unit, f"stillroom once {key}", work, wait=wait, attempts=1)
+    if has_run and units[-1].status is Status.ROLLED_BACK:
+        raise PropagationError(f"once({key!r}): {_ROLLED_BACK}")
+    return has_run
 
 
 def _is_done(database: Database, key: str) -> bool:
@@ -102,7 +118,11 @@ def _is_done(database: Database, key: str) -> bool:
                 connection.rollback()
                 if not inspect(connection).has_table(TABLE):  # else another process has made it meanwhile
                     raise
-        return connection.execute(select(_table.c.key).where(_table.c.key == key)).first() is not None
+        return _is_noted(connection, key)
+
+
+def _is_noted(connection: Connection | Session, key: str) -> bool:
+    return connection.execute(select(_table.c.key).where(_table.c.key == key)).first() is not None
 
 
 def _noted(uow: UnitOfWork, database: Database, key: str) -> bool:

@@ -106,13 +106,14 @@ class TableWriter:
         self.later = frozenset(name for name in target.deferred if name not in key and target.columns[name].nullable)
         self.states = bytearray()
 
-    def write(self, parts: Sequence[Part], names: set[str]) -> bool:
+    def write(self, parts: Sequence[Part], names: set[str], *, stays: bool = True) -> bool:
         """
         Write all rows.
 
         Args:
             parts: The rows.
             names: The attributes that they have.
+            stays: It is not rolled back in any case: counters of keys would not come back with it.
 
         Returns:
             Whether that was all: else call `complete` when the rows of the other tables are there.
@@ -123,7 +124,7 @@ class TableWriter:
         later = self.later & names
         self._pass(parts, without=later)
         column = self.target.table.autoincrement_column
-        if column is not None and self.target.attributes.get(column) in names:
+        if stays and column is not None and self.target.attributes.get(column) in names:
             self._advance()
         return not later
 
@@ -198,8 +199,12 @@ class TableWriter:
                 self.states[position] = INSERTED
             elif not self._differs(row, known):
                 continue
-            elif self.states[position] == UNCHANGED:
-                self.states[position] = UPDATED
+            else:
+                if self.states[position] == UNCHANGED:
+                    self.states[position] = UPDATED
+                # The row keeps its primary key: another one may have that of the file, and would meet the statement.
+                kept = (name for name in self.target.primary_key if name in row.values and name not in self.key)
+                row.values |= {name: known[name] for name in kept}
             different.append(row)
         with_key = [(self._key(row), row) for row in different]
         # In one order in every process, and rows of one form together, which go in one statement; only rows that refer

@@ -231,7 +231,8 @@ class _Run:
             if pause is None:
                 self._raise(failed, watch)
                 return
-            self._forgotten()
+            if not watch.resumes:
+                self._forgotten()
             self.options.notice(f"{chain.name}: something else holds a lock that the revision needs; trying again")
             sleep(pause)
 
@@ -250,9 +251,9 @@ class _Run:
 
     def _may_retry(self, error: Exception, watch: Watch) -> bool:
         """
-        Say whether the revision can run again from its start: nothing of it stayed, and the lock is still ours.
+        Say whether the revision can run again: nothing of it stayed, or it is known what; and the lock is still ours.
         """
-        return is_retryable(error) and watch.can_retry and not self.connection.invalidated
+        return is_retryable(error) and (watch.can_retry or watch.resumes) and not self.connection.invalidated
 
     def _raise(self, error: Exception, watch: Watch) -> None:
         alembic_refused = isinstance(error.__cause__, CommandError | RevisionError)

@@ -147,6 +147,12 @@ def _step(number: int, script: Script) -> str:
             lines.append(text if line in in_texts or not text.strip() else f"    {text}")
     body = "\n".join(lines).strip("\n")
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for end in ("upgrade", "downgrade"):
+        if hasattr(script.module, end) and end not in functions:
+            raise RevisionRefused(
+                f"{script.path!r} cannot be squashed: its {end!r} is not a function of that name at the top of the "
+                f"file, and would be lost; write `def {end}() -> None:` there"
+            )
     ends = ", ".join(each if each in functions else "lambda: None" for each in ("upgrade", "downgrade"))
     doc = " ".join((script.doc or "").split()).replace("\\", "").replace('"', "'")
     body = re.sub(r"\n{3,}", "\n\n", body) if not in_texts else body

@@ -33,11 +33,11 @@ _CONCURRENT = re.compile(
 LONGEST = 120
 """Characters of a statement that are shown."""
 
-# Something is there already, or gone already: the statement took effect before its process died.
-_DONE_BEFORE: set[object] = {
-    *("42P07", "42710", "42701", "42P06", "42704", "42P01", "42703", "3F000"),
-    *(1007, 1008, 1050, 1051, 1054, 1060, 1061, 1091, 1146, 1826, 4161),
-}
+# What a statement was to make is there already, or what it was to take away is gone: it took effect before its process
+# died. Of one that only makes something, what is missing says that it never could.
+_THERE: set[object] = {"42P07", "42710", "42701", "42P06", 1007, 1050, 1060, 1061, 1826}
+_GONE: set[object] = {"42704", "42P01", "42703", "3F000", 1008, 1051, 1054, 1091, 1146, 4161}
+_TAKES_AWAY = re.compile(r"\s*(?!create\b).*?\b(drop|rename|change|set\s+schema)\b", re.IGNORECASE | re.DOTALL)
 
 
 class Watch:
@@ -94,6 +94,13 @@ class Watch:
         Whether nothing of the revision under way can have stayed.
         """
         return not self._kept and not self.in_autocommit
+
+    @property
+    def resumes(self) -> bool:
+        """
+        Whether the revision under way goes on where a killed process stood: what stays of it is written down.
+        """
+        return self._before_us is not None
 
     def revision_done(self, revision: str) -> None:
         """
@@ -166,7 +173,7 @@ class Watch:
         try:
             cursor.execute(statement, *parameters)
         except Exception as error:
-            if not _done_before(error):
+            if not _done_before(statement, error):
                 raise
             if (index := _CONCURRENT.match(statement)) and not _is_valid(cursor, index[1]):
                 cursor.execute(f"drop index concurrently {index[1]}")
@@ -181,7 +188,7 @@ class Watch:
             return
         self.done.append(_shown(statement))
         is_ddl = _DDL.match(statement) is not None
-        if self.in_autocommit or (self.ddl_commits and is_ddl):
+        if self.in_autocommit or (self.ddl_commits and is_ddl) or self._how == "leave":
             self._kept = len(self.done)
         if self.in_autocommit and not is_ddl and self._ending is None:
             self._note(connection, self._digests, None)
@@ -198,7 +205,7 @@ class Watch:
     def _committed(self, connection: Connection) -> None:
         if self._ending is None:
             self._kept = len(self.done)
-            if self._digests and self._how == "run":
+            if self._digests and self._how == "run" and not self.failing:
                 self._note(connection, self._digests, None)  # in the transaction that is committed here
             return
         self.done.clear()
@@ -250,9 +257,10 @@ def _checked(state: Unfinished | None, revisions: list[str], *, up: bool) -> Unf
     return state
 
 
-def _done_before(error: Exception) -> bool:
+def _done_before(statement: str, error: Exception) -> bool:
     codes = {getattr(error, "sqlstate", None), *(each for each in error.args if isinstance(each, int))}
-    return not _DONE_BEFORE.isdisjoint(codes)
+    expected = _THERE | _GONE if _TAKES_AWAY.match(statement) else _THERE
+    return not expected.isdisjoint(codes)
 
 
 def _is_valid(cursor: Any, index: str) -> bool:

@@ -61,7 +61,8 @@ def init(databases: Databases, database: str | None = None) -> list[Path]:
     Returns:
         The directories that were not there before.
     """
-    missing = [chain.versions for chain in chains(databases, database) if not chain.versions.is_dir()]
+    found = dict.fromkeys(chain.versions for chain in chains(databases, database))  # tenants share one
+    missing = [directory for directory in found if not directory.is_dir()]
     for directory in missing:
         directory.mkdir(parents=True)
     return missing
@@ -81,7 +82,8 @@ def revision(
     Args:
         databases: The application's.
         message: What it does, in a few words.
-        database: The database; None for all that have migrations, with `autogenerate` those whose models changed.
+        database: The database; None for all that have migrations, with `autogenerate` those whose models changed; of
+            those that share a directory the first one.
         autogenerate: Let it do what brings the tables to the models.
         allow_drops: It may drop more than a few tables and columns.
 
@@ -93,10 +95,12 @@ def revision(
     if autogenerate and database is None:
         # A database whose revisions are all written by hand names no models; where none does, that is refused below.
         found = [chain for chain in found if chain.database.settings.metadata is not None] or found
+    firsts: dict[Path, Chain] = {}
     for chain in found:
         chain.head()
+        firsts.setdefault(chain.versions, chain)  # tenants that share a directory share its revisions
     written = []
-    for chain in found:
+    for chain in firsts.values():
         if autogenerate:
             written += _generated(chain, message, allow_drops=allow_drops)
         else:
