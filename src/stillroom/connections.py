@@ -355,8 +355,11 @@ def _bound_commit(engine: Engine, backend: Backend, seconds: float) -> None:
     do_commit = dialect.do_commit
 
     def commit(dbapi_connection: PoolProxiedConnection) -> None:
-        with watchdog.Limit(partial(backend.socket, dbapi_connection.dbapi_connection), seconds):
+        key = watchdog.watch(partial(backend.socket, dbapi_connection.dbapi_connection), seconds)
+        try:
             do_commit(dbapi_connection)
+        finally:
+            watchdog.forget(key)
 
     setattr(dialect, "do_commit", commit)  # noqa: B010
 
@@ -394,7 +397,10 @@ def _guard_transactions(engine: Engine, backend: Backend) -> None:
     do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
 
     def commit(dbapi_connection: PoolProxiedConnection) -> None:
-        before_commit(dbapi_connection.info[STATE])
+        state = dbapi_connection.info[STATE]
+        if state.failure is not None or state.generation != process.generation:
+            before_commit(state)
+        state.committing = True
         do_commit(dbapi_connection)
 
     def rollback(dbapi_connection: PoolProxiedConnection) -> None:

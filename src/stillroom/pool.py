@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import PoolProxiedConnection
 
-_TICKET = "stillroom_ticket"
+TICKET = "stillroom_ticket"
 _SHOWN_HOLDERS = 10
 
 
@@ -274,18 +274,16 @@ class FairQueuePool(QueuePool):
         Raises:
             PoolTimeout: None came free in time.
         """
-        return self.check_out(self.gate.enter(self.wait_limit) if self.gate is not None else None)
-
-    def check_out(self, ticket: Ticket | None) -> PoolProxiedConnection:
-        """
-        Take an idle connection or open one, and give the ticket back with it, or at once if that fails.
-        """
+        gate = self.gate
+        ticket = gate.enter(self.wait_limit) if gate is not None else None
         try:
-            return self.take(ticket)
+            connection = super().connect()
+            connection.record_info[TICKET] = ticket  # type: ignore[index]  # a fresh checkout always has a record
         except BaseException:
             if ticket is not None:
                 ticket.gate.leave(ticket)
             raise
+        return connection
 
     def dispose(self) -> None:
         """
@@ -295,33 +293,28 @@ class FairQueuePool(QueuePool):
             self.gate.closed = True
         super().dispose()
 
-    def take(self, ticket: Ticket | None) -> PoolProxiedConnection:
-        """
-        Take an idle connection or open one, and put the ticket on it.
-        """
-        connection = super().connect()
-        connection.record_info[_TICKET] = ticket  # type: ignore[index]  # a fresh checkout always has a record
-        return connection
-
 
 def install(engine: Engine) -> None:
     """
     Make the pool of `engine` give places back when connections return.
     """
 
-    def returned(dbapi_connection: Any, record: Any) -> None:
-        ticket = record.record_info.pop(_TICKET, None)
+    def detached(dbapi_connection: Any, record: Any) -> None:
+        ticket = record.record_info.pop(TICKET, None)
         if ticket is not None:
             ticket.gate.leave(ticket)
 
     def checked_in(dbapi_connection: Any, record: Any) -> None:
-        ticket = record.record_info.get(_TICKET)
-        if ticket is not None and ticket.gate.closed and ticket.gate.generation == process.generation:
+        ticket = record.record_info.pop(TICKET, None)
+        if ticket is None:
+            return
+        gate = ticket.gate
+        if gate.closed and gate.generation == process.generation:
             record.invalidate()  # nobody would take it from a pool that is given up, nor close it
-        returned(dbapi_connection, record)
+        gate.leave(ticket)
 
     event.listen(engine, "checkin", checked_in)
-    event.listen(engine, "detach", returned)
+    event.listen(engine, "detach", detached)
 
 
 def current_task() -> Any:

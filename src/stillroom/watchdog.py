@@ -94,6 +94,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)
 
 
+def watch(descriptor: Callable[[], int | None], seconds: float) -> int:
+    """
+    Hang up on a socket in `seconds`, unless `forget` is called with the key that is returned.
+
+    Args:
+        descriptor: Returns the socket that the connection has now; None where it has none any more.
+        seconds: The limit.
+    """
+    watchdog = _watchdog
+    key = next(watchdog.keys)
+    watchdog.watched[key] = (monotonic() + seconds, descriptor)
+    watchdog.attend(seconds)
+    return key
+
+
+def forget(key: int) -> None:
+    """
+    Let a socket be.
+    """
+    _watchdog.watched.pop(key, None)
+
+
 class Limit:
     """
     Hang up on a socket if the block takes longer than allowed.
@@ -103,17 +125,14 @@ class Limit:
         seconds: The limit.
     """
 
-    __slots__ = ("_descriptor", "_key", "_seconds", "_watchdog")
+    __slots__ = ("_descriptor", "_key", "_seconds")
 
     def __init__(self, descriptor: Callable[[], int | None], seconds: float) -> None:
         self._descriptor = descriptor
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        watchdog = self._watchdog = _watchdog
-        self._key = next(watchdog.keys)
-        watchdog.watched[self._key] = (monotonic() + self._seconds, self._descriptor)
-        watchdog.attend(self._seconds)
+        self._key = watch(self._descriptor, self._seconds)
 
     def __exit__(self, *_: object) -> None:
-        self._watchdog.watched.pop(self._key, None)
+        forget(self._key)

@@ -7,11 +7,11 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from ..pool import FairQueuePool, Ticket, current_task
+from ..pool import TICKET, FairQueuePool, Ticket, current_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,11 +101,11 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
 
     def check_out(self, ticket: Ticket | None) -> PoolProxiedConnection:
         """
-        Same as `FairQueuePool.check_out`, but a connection that is being opened is not lost by a cancellation.
+        Take an idle connection, or open one, which is not lost by a cancellation meanwhile.
         """
         if self.checkedin():
             try:
-                return self.take(ticket)
+                return self._take(ticket)
             except _NeedsTask:  # the idle one was no good
                 pass
             except BaseException:
@@ -113,6 +113,11 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
                     ticket.gate.leave(ticket)
                 raise
         return await_only(self._taken(ticket))
+
+    def _take(self, ticket: Ticket | None) -> PoolProxiedConnection:
+        connection = QueuePool.connect(self)
+        connection.record_info[TICKET] = ticket  # type: ignore[index]  # a fresh checkout always has a record
+        return connection
 
     async def _taken(self, ticket: Ticket | None) -> PoolProxiedConnection:
         """
@@ -124,7 +129,12 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
         wanted = True
 
         def take() -> PoolProxiedConnection:
-            connection = super(AsyncFairQueuePool, self).check_out(ticket)
+            try:
+                connection = self._take(ticket)
+            except BaseException:
+                if ticket is not None:
+                    ticket.gate.leave(ticket)
+                raise
             if not wanted:
                 connection.close()
             return connection
