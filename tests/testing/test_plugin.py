@@ -150,6 +150,7 @@ def test_workers_have_databases_of_their_own(pytester: pytest.Pytester, postgres
     make_project(pytester, postgresql_place).makepyfile(MIXED)
     result = pytester.runpytest_subprocess("-p", "no:randomly", "-n", "2", timeout=100)
     result.assert_outcomes(passed=11)
+    result.stdout.fnmatch_lines(["main: the test database is *_gw?_1'"])
 
 
 def test_a_layer_is_seen_by_its_module_alone(project: pytest.Pytester) -> None:

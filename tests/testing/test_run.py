@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.exc import OperationalError
 
-from stillroom import Databases
+from stillroom import Databases, Repository, Settings
 from stillroom.testing import (
     LeakedTransaction,
     NotATestDatabase,
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stillroom import Settings
+    from sqlalchemy.orm import Session
+
     from stillroom.testing import Isolation
 
 ISOLATIONS: tuple[Isolation, ...] = ("sandbox", "committed", "clone")
@@ -208,7 +209,7 @@ def test_another_process_sees_what_a_test_committed(run: TestRun, dbs: Databases
         f"import sys; sys.path.insert(0, {sys.path[0]!r})\n"
         "from stillroom import Databases, Settings\n"
         "from tests.testing.shop import add, titles\n"
-        "dbs = Databases(Settings.from_mapping({'databases': {'main': {}}}))\n"
+        "dbs = Databases(Settings.from_mapping({'default': 'main', 'databases': {'main': {}, 'audit': {}}}))\n"
         "add(dbs, 'other'); print(titles(dbs))"
     )
     for isolation in ("committed", "clone"):
@@ -294,3 +295,52 @@ def test_callbacks_after_the_commit_run_in_the_sandbox(run: TestRun, dbs: Databa
             uow.main.add(Album(title="x"))
             uow.on_commit(lambda: seen.append(titles(dbs)))
         assert seen == [["seed", "x"]]
+
+
+def test_a_total_that_a_test_has_counted_is_not_remembered_in_the_next(run: TestRun, dbs: Databases) -> None:
+    for isolation in ISOLATIONS:
+        for more in (2, 1):
+            with run.isolated(isolation=isolation):
+                for _ in range(more):
+                    add(dbs)
+                with dbs.unit_of_work() as uow:
+                    assert Repository[Album](uow).page(size=1, total="cached").total == 1 + more, isolation
+
+
+def test_a_procedure_that_commits_ends_the_test_and_leaves_nothing(mariadb_place: str, tmp_path: Path) -> None:
+    def with_procedure(session: Session) -> None:
+        seed(session)
+        session.execute(text("create procedure pay() begin insert into album (title) values ('paid'); commit; end"))
+
+    told: list[str] = []
+    options = TestOptions(seeds={"main": [with_procedure]}, notice=told.append)
+    with Databases(settings(mariadb_place, tmp_path)) as dbs, TestRun(dbs, options) as run:
+        for _ in range(2):
+            with run.isolated():
+                assert titles(dbs) == ["seed"]
+                with pytest.raises(SandboxError, match="COMMIT in it"), dbs.unit_of_work() as uow:
+                    uow.main.execute(text("call pay()"))
+        with run.isolated(isolation="committed"):
+            assert titles(dbs) == ["seed"]
+    assert sum("made anew" in each for each in told) == 2
+
+
+def test_an_engine_from_before_serves_each_run(dbs: Databases) -> None:
+    held = dbs["main"]
+    assert held.engine is not None
+    for _ in range(2):
+        with TestRun(dbs) as run, run.isolated():
+            with held.session() as session:
+                session.add(Album(title="x"))
+            assert titles(dbs) == ["x"]
+    with pytest.raises(UndeclaredDatabase, match="the run of tests has ended"), held.session() as session:
+        session.execute(text("select 1"))
+
+
+def test_another_process_finds_no_database_that_the_test_did_not_declare(run: TestRun) -> None:
+    with run.isolated(isolation="committed", databases=["main"]) as test:
+        found = Settings.from_mapping({"default": "main", "databases": {"main": {}, "audit": {}}}, environ=test.environ)
+        there = Databases(found)
+        with pytest.raises(OperationalError), there.audit.connect():
+            pass
+        there.close()

@@ -233,3 +233,8 @@ def test_another_mark_or_the_exact_name_lets_it_pass(sqlite_database: str, tmp_p
             mark_environment(dbs.main, "test")
         with provide(dbs, TestOptions(allowed_databases=(name,) if allowed else ())) as made:
             assert exists(made["main"].url)
+
+
+@pytest.mark.parametrize("path", ["/srv/tests/../shop.db", "tests/../shop.db", "/srv/shop/e2e/./../shop.db"])
+def test_a_directory_that_the_path_leaves_again_says_nothing(path: str) -> None:
+    assert "the path" in refused(f"sqlite:///{path}")

@@ -101,6 +101,19 @@ def test_schema_changes_are_undone(postgresql_of_module: Setting, sqlite_of_modu
                     connection.exec_driver_sql("insert into items (name, note) values ('a', 'b')")
 
 
+def test_a_statement_that_was_prepared_is_prepared_again_for_the_type_of_the_next_test(
+    postgresql_of_module: Setting,
+) -> None:
+    setting = postgresql_of_module
+    often = 7  # psycopg prepares what is sent more than five times
+    for times in (1, 1, often, 1, often, 1):
+        with setting.test(), setting.engine.begin() as connection:
+            connection.exec_driver_sql("create type mood as enum ('good')")
+            connection.exec_driver_sql("create table moods (mood mood)")
+            for _ in range(times):
+                connection.exec_driver_sql("insert into moods values (%(mood)s)", {"mood": "good"})
+
+
 def test_schema_changes_are_undone_over_asyncpg(async_of_module: Setting) -> None:
     if async_of_module.dbs["main"].async_engine.dialect.driver != "asyncpg":
         pytest.skip("the others are the synchronous ones")

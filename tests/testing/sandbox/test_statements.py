@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         "show server_version",
         "explain select 1",
         "select 'insert into t'",
+        "select 1; -- done",
+        "select ';' /* of the shop; */;",
         'select "delete" from t',
         "select updated_at, insert_count from t",
         "pragma table_info(t)",
@@ -62,6 +64,8 @@ def test_what_writes(statement: str) -> None:
     ("statement", "action", "name"),
     [
         ("BEGIN", "begin", ""),
+        ("BEGIN IMMEDIATE", "begin", "immediate"),
+        ("BEGIN DEFERRED", "begin", ""),
         ("begin isolation level repeatable read, read only", "begin", "read only"),
         ("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY", "begin", "read only"),
         ("COMMIT;", "commit", ""),
@@ -127,3 +131,63 @@ def test_mariadb_temporary_tables_are_made(mariadb: Setting) -> None:
 def test_sqlite_cannot_attach(sqlite: Setting) -> None:
     with sqlite.engine.connect() as connection, pytest.raises(SandboxError, match="ATTACH"):
         connection.execute(text("attach ':memory:' as other"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into items (name) values ('a'); commit",
+        "commit; insert into items (name) values ('a')",
+        "begin; insert into items (name) values ('a'); commit",
+        "savepoint x; insert into items (name) values ('a')",
+        "set local lock_timeout = 1; insert into items (name) values ('a'); commit",
+        "COMMIT AND CHAIN",
+        "rollback and chain",
+    ],
+)
+def test_postgresql_no_text_ends_the_transaction_of_the_test(postgresql: Setting, statement: str) -> None:
+    with postgresql.engine.connect() as connection:
+        connection.execute(text("insert into items (name) values ('b')"))
+        with pytest.raises(SandboxError, match="cannot run in the sandbox"):
+            connection.execute(text(statement))
+        connection.commit()
+    assert (postgresql.count(), postgresql.durable()) == (1, 0)
+
+
+def test_postgresql_several_statements_run_at_once(postgresql: Setting) -> None:
+    with postgresql.engine.begin() as connection:
+        connection.exec_driver_sql("select 1; insert into items (name) values ('a;b'); do $$ begin null; end; $$")
+    assert postgresql.count() == 1
+
+
+@pytest.mark.parametrize("statement", ["COMMIT -- done", "commit /* of the shop */", "-- now\nCOMMIT;"])
+def test_a_commit_with_a_remark_is_one(setting: Setting, statement: str) -> None:
+    with setting.engine.connect() as connection:
+        connection.execute(text("insert into items (name) values ('a')"))
+        connection.execute(text(statement))
+    assert (setting.count(), setting.durable()) == (1, 0)
+
+
+def test_mariadb_a_block_runs_whole(mariadb: Setting) -> None:
+    with mariadb.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "begin not atomic insert into items (name) values ('a'); insert into items (name) values ('b'); end"
+        )
+    assert mariadb.count() == 2
+
+
+@pytest.mark.parametrize("statement", ["commit release", "begin not atomic commit; end", "rollback and chain"])
+def test_mariadb_no_text_ends_the_transaction_of_the_test(mariadb: Setting, statement: str) -> None:
+    with mariadb.engine.connect() as connection:
+        with pytest.raises(SandboxError, match="cannot run in the sandbox"):
+            connection.execute(text(statement))
+
+
+def test_sqlite_a_trigger_is_one_statement(sqlite: Setting) -> None:
+    with sqlite.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "create temp trigger twice after insert on items when new.name = 'a' begin "
+            "insert into items (name) values ('b'); end"
+        )
+        connection.exec_driver_sql("insert into items (name) values ('a')")
+    assert sqlite.count() == 2

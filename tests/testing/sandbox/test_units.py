@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from stillroom import BadRow, ReadOnlyError, Repository, TransactionAborted
-from tests.testing.sandbox.support import Item, Part, in_threads, run, sandboxed
+from tests.testing.sandbox.support import BACKENDS, Item, Part, in_threads, run, sandboxed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -291,3 +291,19 @@ def test_a_local_setting_ends_with_its_transaction(postgresql: Setting) -> None:
             connection.commit()
             assert lock_timeout(connection) == before
             connection.rollback()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pymysql"])
+def test_the_limit_of_idle_transactions_is_not_for_that_of_the_test(
+    driver: str, request: pytest.FixtureRequest
+) -> None:
+    backend = BACKENDS[driver]
+    asked = {
+        "postgresql": "select current_setting('idle_in_transaction_session_timeout')",
+        "mariadb": "select @@idle_transaction_timeout",
+    }[backend]
+    url = str(request.getfixturevalue(f"{backend}_database"))
+    with sandboxed(url, driver, idle_transaction_timeout=1.0) as setting, setting.test():
+        for role in ("writer", "reader"):
+            with setting.dbs.unit_of_work() as uow:
+                assert str(uow.session("main", role=role).scalar(text(asked))) == "0"

@@ -11,6 +11,7 @@ from ..errors import SandboxError
 from .actors import current_actor
 from .floor import TaskWaiter, ThreadWaiter
 from .running import run_for_task
+from .servers import busy_snapshot
 from .transactions import Transaction
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from .statements import Statement
 
 R = TypeVar("R")
+_STALE = (
+    "in the sandbox {actor} wants to write to {name!r} upon what it has read, and {other} has written since. Others "
+    "went ahead, for this transaction had sent no statement for a while, as a test that waits for its application. "
+    'Read again in a new transaction, or use isolation="committed" for this test: there BEGIN IMMEDIATE makes others '
+    "wait"
+)
 
 
 class LogicalConnection:
@@ -59,10 +66,45 @@ class LogicalConnection:
         """
         Wait for the turn to write.
         """
+        self._require_fresh(transaction)
         self.shared.note_place(transaction)
         transaction.test = self.shared.test
-        self.shared.floor.enter(transaction, TaskWaiter if self.is_async and in_greenlet() else ThreadWaiter)
-        transaction.admitted = True
+        self.shared.floor.enter(transaction, self._new_waiter)
+        try:
+            self._require_fresh(transaction)
+        except BaseException:
+            transaction.admitted = False
+            self.shared.floor.leave(transaction)
+            raise
+
+    @property
+    def _new_waiter(self) -> type[TaskWaiter | ThreadWaiter]:
+        return TaskWaiter if self.is_async and in_greenlet() else ThreadWaiter
+
+    def _require_fresh(self, transaction: Transaction) -> None:
+        """
+        Refuse to write upon what is stale.
+
+        Raises:
+            sqlite3.OperationalError: Another one has written since this one read.
+        """
+        if transaction.stale:
+            raise busy_snapshot(_STALE.format(actor=transaction.actor, name=self.shared.name, other=transaction.stale))
+
+    def _take_turn(self, transaction: Transaction) -> None:
+        """
+        Wait for the turn at BEGIN IMMEDIATE, so that what is read does not change before it is written.
+        """
+        floor = self.shared.floor
+        if floor.is_own(transaction.actor):
+            return  # while the test itself waits for others, it would keep them waiting
+        transaction.immediate = True
+        self.shared.note_place(transaction)
+        try:
+            floor.enter(transaction, self._new_waiter, writes=False)
+        except BaseException:
+            self.transaction = None
+            raise
 
     # --- state
 
@@ -112,6 +154,17 @@ class LogicalConnection:
         Returns:
             What `call` returned; for a statement that is not sent, None, or a tuple with the value it answers with.
         """
+        transaction = self.transaction
+        if transaction is None or not transaction.immediate:
+            return self._execute(text, call, opens=opens)
+        transaction.actor = current_actor()  # the one that began it, such as a fixture's task, may have ended
+        transaction.statements += 1
+        try:
+            return self._execute(text, call, opens=opens)
+        finally:
+            transaction.statements += 1
+
+    def _execute(self, text: str, call: Callable[[], Any], *, opens: bool) -> Any:
         shared = self.shared
         shared.require_usable()
         statement = shared.parse(text)
@@ -119,6 +172,8 @@ class LogicalConnection:
             return self._interpret(statement, opens=opens)
         if statement.refused:
             raise SandboxError(statement.refused)
+        if statement.sets and "idle_" in text.lower():
+            call = partial(shared.without_idle_limits, call)
         transaction = self.transaction
         if transaction is None and opens:
             transaction = self.open()
@@ -159,6 +214,8 @@ class LogicalConnection:
             raise
 
     def _read(self, transaction: Transaction | None, call: Callable[[], Any]) -> Any:
+        if transaction is not None:
+            transaction.has_read = True
         settings = list(transaction.settings.values()) if transaction is not None else []
         try:
             return self.run(partial(self.shared.read, call, settings))
@@ -210,7 +267,10 @@ class LogicalConnection:
     def _interpret(self, statement: Statement, *, opens: bool) -> Any:
         action, name = statement.action, statement.name
         if action == "begin":
-            self.open(read_only=name == "read only")
+            is_new = self.transaction is None
+            transaction = self.open(read_only=name == "read only")
+            if is_new and name == "immediate" and not self.read_only:
+                self._take_turn(transaction)
         elif action == "commit":
             self.commit()
         elif action == "rollback":
@@ -273,14 +333,27 @@ class LogicalConnection:
                 self._end(self.shared.roll_back, transaction)
                 raise
             self._end(self.shared.commit, transaction)
+        elif transaction.immediate:
+            self._leave(transaction)
 
     def rollback(self) -> None:
         """
         Roll back the transaction that is open, if one is.
         """
         transaction, self.transaction = self.transaction, None
-        if transaction is not None and transaction.admitted:
+        if transaction is None:
+            return
+        if transaction.admitted:
             self._end(self.shared.roll_back, transaction)
+        elif transaction.immediate:
+            self._leave(transaction)
+
+    def _leave(self, transaction: Transaction) -> None:
+        """
+        End a transaction that has only read.
+        """
+        if not self.shared.is_foreign:
+            self.shared.floor.leave(transaction)
 
     def _end(self, how: Callable[[Transaction], None], transaction: Transaction) -> None:
         shared = self.shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .servers import Server
@@ -9,8 +10,8 @@ from .servers import Server
 if TYPE_CHECKING:
     from .statements import Statement
 
-_IN_ERROR, _IN_TRANSACTION = 3, 2
-"""libpq's PQTRANS_INERROR and PQTRANS_INTRANS."""
+_IN_ERROR, _IN_TRANSACTION, _IDLE = 3, 2, 0
+"""libpq's PQTRANS_INERROR, PQTRANS_INTRANS and PQTRANS_IDLE."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -57,6 +58,13 @@ class PostgreSQLServer(Server):
         # Another connection of the same test may have written a row, and would never commit it.
         if self.rows("select current_setting('lock_timeout')")[0][0] == "0":
             self.send(f"SET lock_timeout = {int(timeout * 1000)}")
+        self.lift_idle_limits()
+
+    def lift_idle_limits(self) -> None:
+        self.rows(
+            "select set_config(name, '0', false) from pg_settings "
+            "where name in ('idle_in_transaction_session_timeout', 'transaction_timeout') and setting <> '0'"
+        )
 
     def is_closed(self) -> bool:
         return bool(self.connection.closed)
@@ -77,6 +85,9 @@ class PostgreSQLServer(Server):
             _IN_TRANSACTION,
             _IN_ERROR,
         )
+
+    def has_ended(self) -> bool:
+        return bool(self.connection.info.transaction_status == _IDLE)
 
     def check_constraints(self, savepoint: str) -> None:
         if self._deferrable is None:
@@ -133,6 +144,10 @@ class PsycopgServer(PostgreSQLServer):
     A connection to PostgreSQL through psycopg.
     """
 
+    def __init__(self, connection: Any, errors: Any = None) -> None:
+        super().__init__(connection, errors)
+        self._numbers = count()
+
     def send(self, *commands: str) -> None:
         from psycopg import errors
         from psycopg.pq import ExecStatus
@@ -148,6 +163,9 @@ class PsycopgServer(PostgreSQLServer):
     def is_lost(self, error: BaseException | None) -> bool:
         pgconn = self.connection.pgconn
         return pgconn.status != 0 or pgconn.transaction_status not in (_IN_TRANSACTION, _IN_ERROR)
+
+    def has_ended(self) -> bool:
+        return bool(self.connection.pgconn.transaction_status == _IDLE)
 
     def roll_back_to(self, savepoint: str, *, schema: bool) -> None:
         if schema:
@@ -166,7 +184,8 @@ class PsycopgServer(PostgreSQLServer):
         Send a command through the driver, which then forgets what it prepared for a schema that is no more.
         """
         cursor = self.connection.cursor()
-        cursor.execute(command)
+        # A text that it knows already would not make it forget.
+        cursor.execute(f"{command} /* {next(self._numbers)} */")
         cursor.close()
 
     def interrupt(self) -> None:
@@ -214,6 +233,10 @@ class AsyncpgServer(PostgreSQLServer):
     def is_lost(self, error: BaseException | None) -> bool:
         driver = self.connection.driver_connection
         return bool(driver.is_closed() or not driver.is_in_transaction())
+
+    def has_ended(self) -> bool:
+        driver = self.connection.driver_connection
+        return not driver.is_closed() and not driver.is_in_transaction()
 
     def roll_back(self, *, schema: bool) -> None:
         super().roll_back(schema=schema)

@@ -45,6 +45,7 @@ class Sandbox:
         self.engine = engine
         self._worlds: dict[str, Shared] = {}
         self._depth = 0
+        self._thread: threading.Thread | None = None
         self._lock = threading.RLock()
         self._process = os.getpid()
 
@@ -101,6 +102,7 @@ class Sandbox:
                 runner = ThreadRunner() if kind == "thread" else LoopRunner()
                 name = "mysql" if dialect.name == "mariadb" else dialect.name
                 shared = self._worlds[kind] = Shared(self.name, self.timeout, runner, name, open_server)
+                shared.floor.thread = self._thread
                 for _ in range(self._depth):
                     shared.begin_test()
                 for each in self._worlds.values():
@@ -140,7 +142,9 @@ class Sandbox:
         with self._lock:
             for each in self._worlds.values():
                 each.require_quiet()
+            self._thread = threading.current_thread()
             for each in self._worlds.values():
+                each.floor.thread = self._thread
                 each.begin_test()
             self._depth += 1
 
@@ -159,6 +163,17 @@ class Sandbox:
                 raise SandboxError(f"the sandbox of {self.name!r} was ended more often than begun")
             self._depth -= 1
             return [leak for each in self._worlds.values() for leak in each.end_test(self.timeout)]
+
+    def take_spoiled(self) -> bool:
+        """
+        Say, once, whether a statement may have committed what tests did, so that the database must be made anew.
+        """
+        with self._lock:
+            found = not self._depth and any(each.spoiled for each in self._worlds.values())
+            if found:
+                for each in self._worlds.values():
+                    each.spoiled = False
+            return found
 
     def close(self) -> None:
         """

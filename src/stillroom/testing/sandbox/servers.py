@@ -41,6 +41,11 @@ class Server:
             timeout: How long a statement waits for a lock of others, in seconds, where nothing else is set.
         """
 
+    def lift_idle_limits(self) -> None:
+        """
+        Let the transaction be idle: that of a test is, for as long as nobody asks anything.
+        """
+
     def begin(self) -> str:
         """
         Return what begins the transaction that is never committed.
@@ -82,6 +87,12 @@ class Server:
     def is_lost(self, error: BaseException | None) -> bool:
         """
         Say whether the shared transaction is gone, after an error.
+        """
+        return False
+
+    def has_ended(self) -> bool:
+        """
+        Say whether the shared transaction was ended by a statement, and perhaps committed.
         """
         return False
 
@@ -174,6 +185,16 @@ class Server:
         self.connection.close()
 
 
+def busy_snapshot(why: str) -> sqlite3.OperationalError:
+    """
+    Make the error of SQLite's for a transaction that writes after another one has changed what it read.
+    """
+    error = sqlite3.OperationalError(f"database is locked: {why}")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_SNAPSHOT
+    error.sqlite_errorname = "SQLITE_BUSY_SNAPSHOT"
+    return error
+
+
 class SQLiteServer(Server):
     """
     An SQLite connection.
@@ -201,6 +222,9 @@ class SQLiteServer(Server):
             return not self.connection.in_transaction
         except sqlite3.ProgrammingError:  # closed
             return True
+
+    def has_ended(self) -> bool:
+        return not self.connection.in_transaction
 
     def check_constraints(self, savepoint: str) -> None:
         if self._deferrable is None:
@@ -253,6 +277,12 @@ class MySQLServer(Server):
 
     def prepare(self, timeout: float) -> None:
         self.connection.autocommit(True)  # noqa: FBT003  # the driver's signature
+        self.lift_idle_limits()
+
+    def lift_idle_limits(self) -> None:
+        found = self.rows("SHOW SESSION VARIABLES LIKE 'idle%transaction_timeout'")
+        if found:  # MySQL has none
+            self.send("SET SESSION " + ", ".join(f"{name} = 0" for name, _ in found))
 
     def is_closed(self) -> bool:
         return not getattr(self.connection, "open", True)
@@ -279,6 +309,9 @@ class MySQLServer(Server):
             return True
         status = getattr(self.connection, "server_status", _STATUS_IN_TRANSACTION)
         return not status & _STATUS_IN_TRANSACTION
+
+    def has_ended(self) -> bool:
+        return not getattr(self.connection, "server_status", _STATUS_IN_TRANSACTION) & _STATUS_IN_TRANSACTION
 
     def may_write(self, statement: Statement) -> bool:
         if not statement.calls:

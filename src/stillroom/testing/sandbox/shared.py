@@ -25,6 +25,10 @@ _FORKED = (
     "the transaction of the test on {name!r} was begun by the parent process, before the fork, and a connection cannot "
     'be used by two processes. Use isolation="committed" for tests that fork'
 )
+_ENDED = (
+    "a statement has ended it, and may have committed it, such as a procedure with a COMMIT in it. Use "
+    'isolation="clone" or isolation="committed" for this test'
+)
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -59,6 +63,7 @@ class Shared:
         self.test = 0
         self.layers: list[Transaction] = []
         self.lost = ""
+        self.spoiled = False
         self.process = os.getpid()
         self.is_alone = True
         self._levels: list[int] = []
@@ -273,13 +278,27 @@ class Shared:
         if self.layers[-1] is not transaction:
             return self._write_below(server, transaction, call)
         try:
-            return call()
+            result = call()
         except BaseException as error:
             self._recover(server, error, transaction)
             raise
         finally:
             if statement.changes_schema:
                 server.schema_changed()
+        self._require_open(server)
+        return result
+
+    def _require_open(self, server: Server) -> None:
+        """
+        Refuse to go on where a statement has ended the transaction of the test.
+
+        Raises:
+            SandboxError: It has, such as a procedure in which there is a COMMIT.
+        """
+        if server.has_ended():
+            self.spoiled = True
+            self._lose(_ENDED)
+            raise SandboxError(f"the transaction of the test on {self.name!r} is gone: {_ENDED}")
 
     def _write_below(self, server: Server, transaction: Transaction, call: Callable[[], R]) -> R:
         """
@@ -287,7 +306,9 @@ class Shared:
         """
         for each in self.layers[self.layers.index(transaction) + 1 :]:
             each.mixed = True
-        return self.read(call, [], keep=True)
+        result = self.read(call, [], keep=True)
+        self._require_open(server)
+        return result
 
     def _add_layer(self, server: Server, transaction: Transaction) -> None:
         commands = []
@@ -368,6 +389,14 @@ class Shared:
             else:
                 server.send("ROLLBACK TO SAVEPOINT guard", "RELEASE SAVEPOINT guard")
 
+    def without_idle_limits(self, call: Callable[[], R]) -> R:
+        """
+        Run a statement that sets a limit of idle transactions, which is not for that of the test.
+        """
+        result = call()
+        self.ready().lift_idle_limits()
+        return result
+
     def _watched(self, server: Server, call: Callable[[], R]) -> R:
         try:
             return call()
@@ -387,6 +416,7 @@ class Shared:
                 'test, or psycopg for both ("postgresql+psycopg://"), or isolation="committed"'
             ) from error
         if server.is_lost(error):
+            self.spoiled = self.spoiled or server.has_ended()
             self._lose(f"the server gave it up, or the connection was lost ({type(error).__name__}: {error})")
         elif server.aborts and server.is_aborted(error):
             schema = transaction is not None and transaction.changes_schema
@@ -536,7 +566,6 @@ class Shared:
 
     def note_place(self, transaction: Transaction) -> None:
         """
-        Note where a transaction begins to write.
+        Note where a transaction begins to write, or takes its turn.
         """
-        if transaction.place is None:
-            transaction.place = current_place()
+        transaction.place = current_place()

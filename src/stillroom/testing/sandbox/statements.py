@@ -23,7 +23,7 @@ class Statement:
     Attributes:
         writes: It may write, so it needs the transaction for itself.
         action: It is not sent, but interpreted.
-        name: What the action is about: a savepoint, a setting, "on" or "off".
+        name: What the action is about: a savepoint, a setting, "on" or "off"; for BEGIN "read only" or "immediate".
         text: What to send, for an action that is sent later.
         refused: Why it cannot run in a shared transaction; empty where it can.
         calls: The functions it calls, in lower case.
@@ -44,8 +44,16 @@ class Statement:
     sets: bool = False
 
 
-_COMMENT = re.compile(r"\s*(?:--[^\n]*(?:\n|$)|/\*.*?\*/|;)", re.DOTALL)
+_COMMENT = re.compile(r"\s*(?:--[^\n]*(?:\n|$)|/\*(?!!).*?\*/|;)", re.DOTALL)
 _LITERAL = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|/\*.*?\*/|--[^\n]*", re.DOTALL)
+_REMARK = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
+_DOLLAR_QUOTED = re.compile(r"(\$\w*\$).*?\1", re.DOTALL)
+_CONTROLS_INSIDE = re.compile(
+    r";\s*(commit|abort|rollback|savepoint|release|begin|start\s+transaction|end|prepare\s+transaction)\b"
+)
+_NOT_ATOMIC = re.compile(r"begin\s+not\s+atomic\b", re.IGNORECASE)
+"""The beginning of a block of MariaDB's, which begins no transaction."""
+_ROUTINE = re.compile(r"create\b[^;]*?\b(function|procedure|trigger)\b", re.IGNORECASE)
 _CALL = re.compile(r"([a-z_][a-z0-9_$]*)\s*\(")
 _WORD = re.compile(r"[a-z_]+")
 _NAME = r'(?P<name>"(?:[^"]|"")+"|`[^`]+`|[\w$]+)'
@@ -68,6 +76,11 @@ _SCHEMA = frozenset({"create", "alter", "drop", "truncate", "rename", "reindex",
 _OF_SET_UP = frozenset({"busy_timeout", "journal_mode", "synchronous", "foreign_keys", "query_only", "locking_mode"})
 
 _REMEDY = 'Use isolation="clone" or isolation="committed" for this test'
+_ENDING = ("commit", "end", "rollback", "abort")
+_SEVERAL = (
+    "a text of several statements that begins or ends a transaction cannot run in the sandbox, where all of the test "
+    'is one transaction. Send the statements one by one, or use isolation="committed" for this test'
+)
 _REFUSED = {
     "postgresql": re.compile(
         r"(create|drop)\s+(unique\s+)?index\s+concurrently|reindex\b.*\bconcurrently|vacuum|(create|drop)\s+database|"
@@ -98,7 +111,9 @@ def parse(text: str, dialect: str) -> Statement:
     text = _bare(text)
     first = _WORD.match(text[:40].lower())
     word = first.group() if first is not None else ""
-    if found := _control(text, word):
+    if text.startswith("/*!"):  # MariaDB runs it
+        return Statement(writes=True)
+    if found := _several(text, word) or _control(text, word, dialect):
         return found
     refused = _REFUSED[dialect].match(text)
     if refused is not None:
@@ -129,16 +144,49 @@ def _bare(text: str) -> str:
     return text.strip().rstrip(";").rstrip()
 
 
-def _control(text: str, word: str) -> Statement | None:
-    if word in ("commit", "end", "rollback", "abort") and _ENDS.match(text):
+def _control(text: str, word: str, dialect: str) -> Statement | None:
+    """
+    Tell what a statement does to transactions; None where it is about something else.
+    """
+    plain = _REMARK.sub(" ", text).strip()
+    if word in _ENDING and _ENDS.match(plain):
         return Statement(action="commit" if word in ("commit", "end") else "rollback")
     if word in ("rollback", "release", "savepoint"):
         for action, pattern in _SAVEPOINTS:
-            if (found := pattern.match(text)) is not None:
+            if (found := pattern.match(plain)) is not None:
                 return Statement(action=action, name=found["name"].strip('"`').lower())
-    if word in ("begin", "start") and (found := _BEGINS.match(text)) is not None:
-        return Statement(action="begin", name="read only" if "read only" in found["how"].lower() else "")
+    if word in ("begin", "start") and (found := _BEGINS.match(plain)) is not None:
+        if _NOT_ATOMIC.match(plain):
+            return Statement(writes=True)
+        return Statement(action="begin", name=_how_begun(found["how"].lower(), dialect))
+    if word in _ENDING and not plain.lower().startswith(("commit prepared", "rollback prepared")):
+        return Statement(refused=_why_not(plain, dialect))
     return None
+
+
+def _how_begun(how: str, dialect: str) -> str:
+    if dialect == "sqlite" and how.strip().startswith(("immediate", "exclusive")):
+        return "immediate"
+    return "read only" if "read only" in how else ""
+
+
+def _several(text: str, word: str) -> Statement | None:
+    """
+    Tell what a text of several statements means; None where it is one.
+    """
+    if ";" not in text or _ROUTINE.match(text):
+        return None
+    plain = _LITERAL.sub("''", _DOLLAR_QUOTED.sub("''", text)).lower().rstrip("'; \t\r\n")  # a remark at the end, too
+    if ";" not in plain:
+        return None
+    if _NOT_ATOMIC.match(plain):
+        controls = re.search(r"\b(commit|rollback|start\s+transaction)\b", plain) is not None
+    else:
+        begins = word in (*_ENDING, "savepoint", "release", "begin", "start")
+        controls = begins or _CONTROLS_INSIDE.search(plain) is not None
+    if controls:
+        return Statement(refused=_SEVERAL)
+    return Statement(writes=True, changes_schema=not _SCHEMA.isdisjoint(_WORD.findall(plain)))
 
 
 def _setting(text: str, dialect: str) -> Statement:

@@ -29,6 +29,11 @@ class Transaction:
         settings: What SET LOCAL has set, by name.
         before: What these settings were before.
         read_only: It began READ ONLY.
+        immediate: It has waited for its turn at its BEGIN, as SQLite's BEGIN IMMEDIATE does.
+        statements: How often one of its statements has begun or ended, if `immediate`; odd while one runs.
+        idle_at: The count of statements at which it was found to do nothing.
+        has_read: It has read something before it wrote.
+        stale: Who has written since, while others went ahead of it; empty as long as nobody has.
     """
 
     __slots__ = (
@@ -38,6 +43,9 @@ class Transaction:
         "changes_schema",
         "committed",
         "failed",
+        "has_read",
+        "idle_at",
+        "immediate",
         "layered",
         "lost",
         "mixed",
@@ -47,6 +55,8 @@ class Transaction:
         "read_only",
         "savepoint",
         "settings",
+        "stale",
+        "statements",
         "test",
     )
 
@@ -67,3 +77,8 @@ class Transaction:
         self.settings: dict[str, str] = {}
         self.before: dict[str, str] = {}
         self.read_only = read_only
+        self.immediate = False
+        self.statements = 0
+        self.idle_at = -1
+        self.has_read = False
+        self.stale = ""
