@@ -344,3 +344,15 @@ def test_another_process_finds_no_database_that_the_test_did_not_declare(run: Te
         with pytest.raises(OperationalError), there.audit.connect():
             pass
         there.close()
+
+
+def test_a_test_that_drops_a_table_is_told_and_the_next_finds_it_again(run: TestRun, dbs: Databases) -> None:
+    if dbs.main.backend.name == "sqlite":
+        pytest.skip("the whole file is put back there")
+    with run.isolated(isolation="committed"):
+        assert titles(dbs) == ["seed"]
+    with pytest.raises(TestingError, match="made anew"), run.isolated(isolation="committed"), dbs.unit_of_work() as uow:
+        uow.main.execute(text("drop table album"))
+    for isolation in ISOLATIONS:
+        with run.isolated(isolation=isolation):
+            assert titles(dbs) == ["seed"]

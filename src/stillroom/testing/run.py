@@ -267,7 +267,7 @@ class TestRun:
         if test.isolation == "sandbox":
             self._end_sandbox(name, leaks)
         elif test.isolation == "committed":
-            leaks += self._committed[name].end()
+            self._end_committed(name, leaks)
         elif test.failed:
             self.options.notice(f"{name}: kept for you to look at: {test.urls[name]!r}")
         else:
@@ -287,8 +287,18 @@ class TestRun:
         leaks += sandbox.end()
         if sandbox.take_spoiled():
             self.options.notice(f"{name}: made anew, for a test in the sandbox has committed")
-            self._committed[name].forget()
-            self.made[name].remake()
+            self._remake(name)
+
+    def _end_committed(self, name: str, leaks: list[Leak]) -> None:
+        try:
+            leaks += self._committed[name].end()
+        except TestingError:  # the test changed more than rows, and is told so; the next ones need not suffer
+            self._remake(name)
+            raise
+
+    def _remake(self, name: str) -> None:
+        self._committed[name].forget()
+        self.made[name].remake()
 
     def _after_layer(self, names: list[str]) -> None:
         self._layers.remove(names)
