@@ -138,3 +138,15 @@ def _committed(session: UnitSession) -> None:
 def _rolled_back(session: UnitSession, transaction: SessionTransaction) -> None:
     if transaction.nested:
         session.unit.hooks.savepoint_rolled_back(transaction)
+
+
+ONLY_LOOKS = "stillroom_only_looks"
+"""The mark of a listener to `do_orm_execute` that changes no statement."""
+
+
+def may_narrow(session: Session) -> bool:
+    """
+    Say whether a listener to `do_orm_execute` may change the statements of a session.
+    """
+    listeners = session.dispatch.do_orm_execute
+    return bool(listeners) and not all(getattr(each, ONLY_LOOKS, False) for each in listeners)

@@ -87,6 +87,7 @@ class Track(Base):
     Milliseconds: Mapped[int]
     Bytes: Mapped[int | None]
     UnitPrice: Mapped[Decimal]
+    Stock: Mapped[int | None]  # of the demo's shop alone
 
 
 class Employee(Base):
@@ -131,6 +132,7 @@ class Customer(Base):
     Fax: Mapped[str | None]
     Email: Mapped[str]
     SupportRepId: Mapped[int | None] = mapped_column(ForeignKey("Employee.EmployeeId"))
+    Balance: Mapped[Decimal | None]  # of the demo's shop alone
 
 
 class Invoice(Base):

@@ -195,5 +195,5 @@ def test_the_contract_notices_an_integration_that_breaks_it(
     answer: str, promise: str, outcomes: dict[str, int], pytester: pytest.Pytester
 ) -> None:
     pytester.makepyfile(BROKEN + answer)
-    result = pytester.runpytest_inprocess("-q", "-k", promise)
+    result = pytester.runpytest_inprocess("-q", "-p", "no:randomly", "-p", "no:asyncio", "-k", promise)
     result.assert_outcomes(**outcomes)

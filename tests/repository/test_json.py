@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import func, select, text
 
+from stillroom.testing import count_queries
 from tests.repository import kinds
 from tests.repository.models import Order, User
 from tests.repository.test_reading import statements
@@ -168,3 +169,9 @@ def test_names_that_need_quotes_are_names_in_json(shop: Place) -> None:
 def test_two_columns_of_one_name_are_refused(sqlite_shop: Place) -> None:
     with sqlite_shop.unit() as uow, pytest.raises(ValueError, match="several columns are named 'x'"):
         sqlite_shop.repository(User, uow).json(User.id.label("x"), User.name.label("x"))
+
+
+def test_the_database_builds_it_also_where_queries_are_counted(sqlite_shop: Place) -> None:
+    with count_queries(sqlite_shop.dbs) as counted, sqlite_shop.unit() as uow:
+        sqlite_shop.repository(User, uow).json()
+    assert "json_object" in counted.statements[-1].text

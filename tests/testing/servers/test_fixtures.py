@@ -9,6 +9,8 @@ import pytest
 from stillroom.testing.errors import ServerUnavailable
 from stillroom.testing.servers import fixtures
 
+PLAIN = [f"-pno:{plugin}" for plugin in ("cacheprovider", "xdist", "asyncio", "randomly")]
+
 
 def nothing() -> str:
     raise ServerUnavailable("nobody is at home")
@@ -58,7 +60,7 @@ def raised(call):
 def test_a_test_may_break_what_the_next_one_uses(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(BREAKING)
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:asyncio")
+    result = pytester.runpytest_inprocess(*PLAIN)
     result.assert_outcomes(passed=3)
 
 
@@ -68,12 +70,13 @@ def test_each_missing_server_is_a_skip_of_its_own_tests(
     def missing(*arguments: object) -> str:
         raise ServerUnavailable("it is not installed")
 
+    monkeypatch.delenv("STILLROOM_TEST_REQUIRE", raising=False)
     for module, name in [("postgresql", "pg_server"), ("pair", "pg_pair"), ("mariadb", "mariadb_server")]:
         monkeypatch.setattr(f"stillroom.testing.servers.{module}.{name}", missing)
     names = ("pg_server", "pg_pair", "mariadb_server", "pgbouncer")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile("\n".join(f"def test_{name}({name}): pass" for name in names))
-    result = pytester.runpytest_inprocess("-rs", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:asyncio")
+    result = pytester.runpytest_inprocess("-rs", *PLAIN)
     result.assert_outcomes(skipped=4)
     result.stdout.fnmatch_lines(["*it is not installed*"])
 
@@ -93,5 +96,5 @@ def test_has_its_own(pg_server):
 def test_a_fixture_of_the_same_name_is_left_alone(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(OWN)
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:asyncio")
+    result = pytester.runpytest_inprocess(*PLAIN)
     result.assert_outcomes(passed=1)

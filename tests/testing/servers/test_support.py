@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+PLAIN = [f"-pno:{plugin}" for plugin in ("cacheprovider", "xdist", "asyncio", "randomly")]
+
+
 def value(url: str, query: str) -> object:
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute(query.encode()).fetchone()
@@ -105,6 +108,6 @@ def test_a_test_that_leaves_a_connection_open_fails(postgresql_url: str, pyteste
     pytester.makeini("[pytest]\nmarkers = leaves_connections")
     pytester.makeconftest("from tests.conftest import *")
     pytester.makepyfile(LEAKING)
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:asyncio")
+    result = pytester.runpytest_inprocess(*PLAIN)
     result.assert_outcomes(passed=3, errors=1)
     result.stdout.fnmatch_lines(["*left 1 connection(s) open*"])

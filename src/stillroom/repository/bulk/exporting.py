@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Select
 from sqlalchemy.types import NullType
 
-from ...sessions import ReaderSession
+from ...sessions import ReaderSession, may_narrow
 from ..results.rows import selection
 from . import formats
 from .batches import bad_row, writable
@@ -66,7 +66,7 @@ def _streamed(session: Session, plan: Plan, statement: Any) -> Iterator[Result[A
     options = {"yield_per": _BATCH}
     if session.autoflush:
         session.flush()
-    if session.dispatch.do_orm_execute:
+    if may_narrow(session):
         result = session.execute(statement, bind_arguments=where, execution_options=options)
     else:
         result = session.connection(bind_arguments=where).execute(statement, execution_options=options)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapper, QueryableAttribute
 from sqlalchemy.orm.util import AliasedInsp
 from sqlalchemy.sql.expression import SelectBase
 
+from ...sessions import may_narrow
 from .. import statements
 from .json_sql import columns_of, json_statement
 from .record_making import column_names, maker
@@ -61,7 +62,7 @@ def json(session: Session, plan: Plan, query: Query) -> bytes:
     base = _base(plan, query)
     statement = _complete(plan, query, base)
     # A listener would not see the statement that the database builds JSON of, and may have to narrow it.
-    if isinstance(base.statement, Select) and not session.dispatch.do_orm_execute:
+    if isinstance(base.statement, Select) and not may_narrow(session):
         columns = _columns_of_model(plan) if base.is_of_model else columns_of(base.statement, is_of_model=False)
         built = json_statement(cast("Select[Any]", statement), columns, session.get_bind(plan.mapper).dialect)
         found = None if built is None else _built(session, plan, built)
@@ -203,7 +204,7 @@ def _execute(session: Session, plan: Plan, statement: Executable) -> Result[Any]
     if session.autoflush:
         session.flush()
     where = {"mapper": plan.mapper}
-    if session.dispatch.do_orm_execute:
+    if may_narrow(session):
         return session.execute(statement, bind_arguments=where)
     return session.connection(bind_arguments=where).execute(statement)
 

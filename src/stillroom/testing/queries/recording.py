@@ -260,6 +260,10 @@ def _executing(state: ORMExecuteState) -> None:
     state.update_execution_options(**{_LOAD: _load(state)})
 
 
+# Else the repositories would not have JSON built by the database, for it could narrow the statement.
+_executing.stillroom_only_looks = True  # type: ignore[attr-defined]  # a mark that they know
+
+
 def _flushing(session: Session, context: Any, instances: Any) -> None:
     _flush.set(next(_flushes))
 
