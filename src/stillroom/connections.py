@@ -19,10 +19,12 @@ from .forking import process, watch_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from weakref import ref
 
     from sqlalchemy.engine import Connection, Engine, ExceptionContext
     from sqlalchemy.pool import PoolProxiedConnection
 
+    from .sessions import UnitSession
     from .settings import DatabaseSettings
 
 STATE = "stillroom"
@@ -52,6 +54,8 @@ class ConnectionState:
         deadline: The moment (`time.monotonic`, seconds) after which no statement is sent; None for no limit.
         busy: Who sent the statement that is running now, where overlapping use is watched.
         unlocked: A reader may have switched off on the connection what keeps it from writing.
+        session: The session of a unit of work whose transaction runs on it; its COMMITs are counted there. Weak, since
+            the connection returns to the pool when its session is dropped.
         uncertain: There was an error, after which the driver may not know whether a transaction is open.
         xa: The gid of the XA transaction that is open, on MariaDB with two-phase commit.
     """
@@ -68,6 +72,7 @@ class ConnectionState:
         "generation",
         "may_have_written",
         "read_only",
+        "session",
         "uncertain",
         "unlocked",
         "used_at",
@@ -91,6 +96,7 @@ class ConnectionState:
         self.committing = False
         self.deadline: float | None = None
         self.busy: Any = None
+        self.session: ref[UnitSession] | None = None
         self.uncertain = False
         self.unlocked = False
         self.xa: str | None = None
@@ -402,6 +408,8 @@ def _guard_transactions(engine: Engine, backend: Backend) -> None:
             before_commit(state)
         state.committing = True
         do_commit(dbapi_connection)
+        if state.session is not None and (session := state.session()) is not None:
+            session.commits += 1
 
     def rollback(dbapi_connection: PoolProxiedConnection) -> None:
         try:

@@ -53,7 +53,10 @@ def end(unit: UnitCore, error: BaseException | None) -> None:
             commit(unit)
         failed = error is not None
     finally:
-        close_all(unit, failed=failed)
+        if unit.has_logger:
+            close_all(unit, failed=failed)
+        else:
+            close(unit)
 
 
 def close_all(unit: UnitCore, *, failed: bool = True) -> None:

@@ -27,15 +27,12 @@ class Hooks:
     The callbacks of one unit of work, in the order in which they were registered.
     """
 
-    __slots__ = ("_commit", "_rollback", "_undone", "registered")
-
-    def __init__(self) -> None:
-        # Most units of work have none: lists are made when they are needed.
-        self._commit: Sequence[Hook] = ()
-        self._rollback: Sequence[Hook] = ()
-        # What belongs to a savepoint that was rolled back is due whatever becomes of the unit of work.
-        self._undone: Sequence[Hook] = ()
-        self.registered = False
+    # Most units of work have none: an instance gets its own when they are needed.
+    _commit: Sequence[Hook] = ()
+    _rollback: Sequence[Hook] = ()
+    _undone: Sequence[Hook] = ()
+    """What belongs to a savepoint that was rolled back; due whatever becomes of the unit of work."""
+    registered = False
 
     def on_commit(self, callback: Callable[[], Any], savepoints: tuple[object, ...]) -> None:
         self.registered = True

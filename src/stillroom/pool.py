@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
+import msgspec
 from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
 
@@ -62,19 +63,16 @@ class ThreadWaiter:
         self._lock.release()
 
 
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """
     The right to one connection, and who has it.
     """
 
-    __slots__ = ("gate", "released", "since", "task", "thread")
-
-    def __init__(self, gate: Gate, task: Any) -> None:
-        self.gate = gate
-        self.released = False
-        self.since = monotonic()
-        self.thread = threading.get_ident()
-        self.task = task
+    gate: Gate
+    thread: int
+    task: ref[asyncio.Task[Any]] | None
+    since: float
+    released: bool = False
 
     def __str__(self) -> str:
         held = f"for {monotonic() - self.since:.1f} s"
@@ -176,7 +174,7 @@ class Gate:
         if not free:
             # Made outside of the lock: that may run the garbage collector, which may give a place back.
             self._wait(new_waiter(), timeout)
-        ticket = Ticket(self, task)
+        ticket = Ticket(self, threading.get_ident(), task, monotonic())
         self.holders.add(ticket)
         return ticket
 

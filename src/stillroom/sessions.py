@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import ref
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -28,7 +29,7 @@ class UnitSession(Session):
         role: "writer", "reader" or "logger".
         state: What is known of the connection of the last transaction; None before the first.
         began: The connection of the last transaction; None before the first.
-        commits: How many transactions of this session were committed.
+        commits: How many COMMITs of this session succeeded.
     """
 
     unit: UnitCore
@@ -105,11 +106,12 @@ class ReaderSession(UnitSession):
 # The events are registered once, on the class: an AsyncSession drives the same class, so they hold for both worlds.
 @event.listens_for(UnitSession, "after_begin")
 def _begun(session: UnitSession, transaction: SessionTransaction, connection: Connection) -> None:
-    if transaction.parent is not None:
+    if transaction.nested:
         return
     if session.unit.is_async:
         session.connected(connection)
     state = session.state = connection.connection.info[STATE]
+    state.session = ref(session)
     session.began = connection
     deadline = session.unit.deadline
     if deadline is not None:
@@ -126,12 +128,6 @@ def _committing(session: UnitSession) -> None:
     if is_async:
         session.require_quiet()
     require_intact(state)
-
-
-@event.listens_for(UnitSession, "after_commit")
-def _committed(session: UnitSession) -> None:
-    if not session.in_nested_transaction():  # the release of a savepoint is no commit
-        session.commits += 1
 
 
 @event.listens_for(UnitSession, "after_soft_rollback")

@@ -367,13 +367,14 @@ def _beginning(timeout: float, *, note: bool) -> Callable[[Any], None]:
     """
 
     # Straight to the driver: through SQLAlchemy it would cost a tenth of a small unit of work.
-    def begin(dbapi_connection: Any) -> None:
+    def begin(pooled: Any) -> None:
+        dbapi_connection = pooled.dbapi_connection
         try:
             dbapi_connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             _begin_again(dbapi_connection, error, timeout)
         if note:
-            dbapi_connection.dbapi_connection.began_by = get_ident()
+            dbapi_connection.began_by = get_ident()
 
     return begin
 
