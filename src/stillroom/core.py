@@ -59,25 +59,27 @@ class UnitCore:
 
     is_async = False
 
+    # How every unit of work begins; an instance gets its own when that changes.
+    status = Status.NEW
+    has_logger = False
+    doomed: str | None = None
+    deadline: float | None = None
+    ender: Any = None
+    commit_timed_out = False
+    generation = 0
+    _used: tuple[tuple[str, str], ...] = ()
+    _ended_at: float | None = None
+    _ended_by: type[BaseException] | None = None
+
     def __init__(self, declared: Declared, options: UnitOptions, facade: object) -> None:
         self.declared = declared
         self.options = options
-        self.status = Status.NEW
         self.hooks = Hooks()
         self.info: dict[str, Any] = {"unit_of_work": facade}
         if options.info:
             self.info.update(options.info)
         self.sessions: dict[tuple[str, str], UnitSession] = {}
-        self.has_logger = False
         self.savepoints: list[Savepoint] = []
-        self.doomed: str | None = None
-        self.deadline: float | None = None
-        self.ender: Any = None
-        self.commit_timed_out = False
-        self.generation = process.generation
-        self._used: tuple[tuple[str, str], ...] = ()
-        self._ended_at: float | None = None
-        self._ended_by: type[BaseException] | None = None
 
     # --- what differs between the two worlds
 
@@ -285,10 +287,11 @@ class UnitCore:
         """
         if self.status is not Status.ACTIVE or self.generation != process.generation:
             self.require_active()
-        name = self.declared.default if name is None else name
+        if name is None:
+            name = self.declared.default
         database = self.declared.databases.get(name) or self.declared.database(name)
-        if role is None and (snapshot or database.settings.role == "logger"):
-            role = "reader" if snapshot else "logger"
+        if role is None:
+            role = "reader" if snapshot else database.settings.role
         role = self._resolve(name, role) if role is not None or self.options.read_only else "writer"
         if snapshot and role != "reader":
             raise ValueError(f"snapshot=True with the {role} of {name!r}: only a reader has one; leave the role out")
