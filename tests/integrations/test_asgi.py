@@ -28,19 +28,11 @@ from tests.integrations.web_servers import PATIENCE, asgi_server, ask, asking
 from tests.unit_of_work.shop import Item, idle, listening, made, names
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.requests import Request
 
 WAYS = ("added", "wrapped")
-
-
-@pytest.fixture
-def dbs(sqlite_database: str) -> Iterator[Databases]:
-    with made({"main": sqlite_database}) as databases:
-        yield databases
-        assert idle(databases)
-        assert not databases.declared.open_units
 
 
 def installed(view: Any, dbs: Databases, way: str = "added", **options: Any) -> Any:

@@ -3,7 +3,7 @@ FastAPI: what the contract does not say, above all its dependencies, for endpoin
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ from stillroom import (
 )
 from stillroom.integrations.fastapi import AsyncUowDep, UowDep, blocking_session, install, repository, session
 from tests.integrations.web_servers import asgi_server, ask
-from tests.unit_of_work.shop import Item, idle, made, names
+from tests.unit_of_work.shop import Item, names
 
 
 class Items(Repository[Item]):
@@ -49,11 +49,8 @@ class AsyncItems(AsyncRepository[Item]):
 
 
 @pytest.fixture
-def dbs(sqlite_database: str, tmp_path: Path) -> Iterator[Databases]:
-    with made({"main": sqlite_database, "audit": f"sqlite:///{tmp_path / 'audit.db'}"}) as databases:
-        yield databases
-        assert idle(databases)
-        assert not databases.declared.open_units
+def urls(sqlite_database: str, tmp_path: Path) -> dict[str, str]:
+    return {"main": sqlite_database, "audit": f"sqlite:///{tmp_path / 'audit.db'}"}
 
 
 @pytest.fixture

@@ -17,19 +17,11 @@ from sqlalchemy.exc import IntegrityError
 from stillroom import CommitPolicy, Databases, NotConfigured, NoUnitOfWork, UnitOfWorkEnded, classify
 from stillroom.integrations.flask import Stillroom, current_uow, install
 from stillroom.integrations.wsgi import UnitOfWorkMiddleware
-from tests.unit_of_work.shop import Item, idle, made, names
+from tests.unit_of_work.shop import Item, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def dbs(sqlite_database: str) -> Iterator[Databases]:
-    with made({"main": sqlite_database}) as databases:
-        yield databases
-        assert idle(databases)
-        assert not databases.declared.open_units
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from tests.integrations.pyramid_apps import (
     EXPLICIT,
     TWEEN,
     WAYS,
-    WITH_TM,
     Refusing,
     add,
     application,
@@ -47,15 +46,6 @@ if TYPE_CHECKING:
 HERE = "tests.integrations.pyramid_apps"
 
 each_way = pytest.mark.parametrize("way", WAYS, ids=name_of_way)
-each_tm = pytest.mark.parametrize("way", WITH_TM, ids=name_of_way)
-
-
-@pytest.fixture
-def dbs(sqlite_database: str) -> Iterator[Databases]:
-    with made({"main": sqlite_database}) as databases:
-        yield databases
-        assert idle(databases)
-        assert not databases.declared.open_units
 
 
 @pytest.fixture
@@ -260,11 +250,8 @@ def failing_tween_factory(handler: Any, registry: Any) -> Any:
     return tween
 
 
-@pytest.mark.parametrize(
-    # Not through the tweens with one manager for the thread: there pyramid_tm aborts the outer transaction itself.
-    ("way", "use_tweens"),
-    [*((way, False) for way in WAYS), (TWEEN, True), (EXPLICIT, True)],
-)
+@each_way
+@pytest.mark.parametrize("use_tweens", [False, True])
 def test_a_subrequest_shares_the_unit_of_work_unless_it_goes_through_the_tweens(
     dbs: Databases, way: dict[str, Any], use_tweens: bool
 ) -> None:
@@ -282,23 +269,19 @@ def test_a_subrequest_shares_the_unit_of_work_unless_it_goes_through_the_tweens(
 # --- pyramid_tm
 
 
-@each_tm
 @pytest.mark.parametrize("end", ["commit", "abort"])
-def test_a_transaction_that_the_view_ends_has_a_unit_of_work_of_its_own(
-    dbs: Databases, way: dict[str, Any], end: str
-) -> None:
+def test_a_transaction_that_the_view_ends_has_a_unit_of_work_of_its_own(dbs: Databases, end: str) -> None:
     def view(request: Any) -> None:
         add(request, "first")
         getattr(request.tm, end)()
         request.tm.begin()
         add(request, "second")
 
-    Client(application(dbs, way, view)).get("/")
+    Client(application(dbs, EXPLICIT, view)).get("/")
     assert names(dbs) == (["first", "second"] if end == "commit" else ["second"])
 
 
-@each_tm
-def test_savepoints_of_the_transaction_are_savepoints_of_all_databases(three: Databases, way: dict[str, Any]) -> None:
+def test_savepoints_of_the_transaction_are_savepoints_of_all_databases(three: Databases) -> None:
     def view(request: Any) -> None:
         add(request, "kept")
         outer = request.tm.savepoint()
@@ -316,7 +299,7 @@ def test_savepoints_of_the_transaction_are_savepoints_of_all_databases(three: Da
         request.tm.savepoint()
         request.audit.add(Item(name="kept"))
 
-    Client(application(three, way, view)).get("/")
+    Client(application(three, EXPLICIT, view)).get("/")
     assert (names(three), names(three, "audit")) == (["kept", "also kept"], ["kept"])
 
 
@@ -331,16 +314,13 @@ def test_a_savepoint_made_before_the_first_use_takes_all_of_it_back(dbs: Databas
     assert names(dbs) == ["kept"]
 
 
-@each_tm
-def test_nothing_is_committed_when_another_member_of_the_transaction_refuses(
-    dbs: Databases, way: dict[str, Any]
-) -> None:
+def test_nothing_is_committed_when_another_member_of_the_transaction_refuses(dbs: Databases) -> None:
     def view(request: Any) -> None:
         add(request)
         request.tm.get().join(Refusing())
 
     with pytest.raises(ValueError, match="no"):
-        Client(application(dbs, way, view)).get("/")
+        Client(application(dbs, EXPLICIT, view)).get("/")
     assert names(dbs) == []
 
 
@@ -525,9 +505,8 @@ def test_a_script_has_the_databases_and_its_request_shares_the_current_unit_of_w
         dbs.close()
 
 
-@each_tm
-def test_a_script_may_use_the_transaction_of_its_request(dbs: Databases, way: dict[str, Any]) -> None:
-    with prepare(registry=application(dbs, way, add).registry) as env:
+def test_a_script_may_use_the_transaction_of_its_request(dbs: Databases) -> None:
+    with prepare(registry=application(dbs, EXPLICIT, add).registry) as env:
         with env["request"].tm:
             add(env["request"])
         with pytest.raises(LookupError), env["request"].tm:

@@ -3,7 +3,7 @@ Websockets: a unit of work for the handshake and for each message, and none wher
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from socket import SHUT_RDWR
 from typing import Annotated, Any
 
@@ -18,15 +18,7 @@ from stillroom.integrations.asgi import UnitOfWorkMiddleware
 from stillroom.integrations.fastapi import AsyncUowDep, install
 from stillroom.testing.servers import wait_until
 from tests.integrations.web_servers import PATIENCE, asgi_server
-from tests.unit_of_work.shop import Item, idle, made, names
-
-
-@pytest.fixture
-def dbs(sqlite_database: str) -> Iterator[Databases]:
-    with made({"main": sqlite_database}) as databases:
-        yield databases
-        assert idle(databases)
-        assert not databases.declared.open_units
+from tests.unit_of_work.shop import Item, idle, names
 
 
 def talking(dbs: Databases, policy: CommitPolicy | None = None) -> tuple[FastAPI, Callable[[Any], Any]]:

@@ -12,7 +12,7 @@ import pytest
 
 from stillroom import CommitPolicy, NoUnitOfWork, UnitOfWorkEnded
 from stillroom.integrations.wsgi import UnitOfWorkMiddleware, unit_of
-from tests.unit_of_work.shop import Item, idle, made, names
+from tests.unit_of_work.shop import Item, made, names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
     from stillroom import Databases
 
 PLAIN = [("Content-Type", "text/plain")]
-
-
-@pytest.fixture
-def dbs(sqlite_database: str) -> Iterator[Databases]:
-    with made({"main": sqlite_database}) as databases:
-        yield databases
-        assert idle(databases)
-        assert not databases.declared.open_units
 
 
 class Server:

@@ -45,13 +45,9 @@ def settings(main: str, directory: Path) -> Settings:
     """
     Return the settings: `main` where it is asked for, `audit` an SQLite file.
     """
-    audit = f"sqlite:///{directory}/audit_test.db"
-    databases = {name: {"url": url, "metadata": "tests.testing.shop:Base"} for name, url in _urls(main, audit)}
+    urls = {"main": main, "audit": f"sqlite:///{directory}/audit_test.db"}
+    databases = {name: {"url": url, "metadata": "tests.testing.shop:Base"} for name, url in urls.items()}
     return Settings.from_mapping({"default": "main", "databases": databases}, environ={})
-
-
-def _urls(main: str, audit: str) -> list[tuple[str, str]]:
-    return [("main", main), ("audit", audit)]
 
 
 def add(databases: Databases, title: str = "x", name: str = "main") -> None:

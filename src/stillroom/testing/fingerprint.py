@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_mock_engine
+from sqlalchemy import Enum, create_mock_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _ddl(metadata: MetaData, drivername: str) -> Iterator[str]:
         statements.clear()
         for table in metadata.sorted_tables:
             note(CreateTable(table))
+            statements += [repr(each.type.enums) for each in table.columns if isinstance(each.type, Enum)]
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 note(CreateIndex(index))
     yield from sorted(statements)  # tables that do not depend on each other come in any order

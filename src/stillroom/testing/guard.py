@@ -34,10 +34,10 @@ such as FLASK_ENV. A value with a slash is a path (VIRTUAL_ENV), and names none.
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 _HOSTS = ("host", "hostaddr")
 """Arguments of drivers that say where to connect to, beside the URL's own host."""
-_ELSEWHERE = ("service", "dsn", "read_default_file", "read_default_group", "default_file", "default_group")
+_ELSEWHERE = ("service", "dsn", "conninfo", "read_default_file", "read_default_group", "default_file", "default_group")
 """Arguments that lead to a file which says it."""
 _FROM_ENVIRONMENT = {"PGHOST": "{}", "PGHOSTADDR": "{}", "PGSERVICE": "service={}"}
-"""What libpq takes where no host is named."""
+"""What libpq takes where no host is named; the second goes before a host that is."""
 _SOCKETS = ("unix_socket", "unix_sock")
 _NAMES = ("dbname", "database", "db")
 
@@ -197,10 +197,10 @@ class _Check:
         # What a file or a service leads to is not known here: allowed by its own name, or not at all.
         elsewhere = [key for key in _ELSEWHERE if arguments.get(key)]
         named += [(f"the argument {key!r}", f"{key}={arguments[key]}") for key in elsewhere]
-        if not named:
-            variables = _FROM_ENVIRONMENT if backend == "postgresql" else {}
-            found = {key: form.format(self.environ[key]) for key, form in variables.items() if self.environ.get(key)}
-            named += [(f"the variable {key}", host) for key, host in found.items()]
+        if backend == "postgresql":
+            variables = _FROM_ENVIRONMENT.items()
+            found = {key: form.format(self.environ[key]) for key, form in variables if self.environ.get(key)}
+            named += [(f"the variable {key}", host) for key, host in found.items() if not named or key == "PGHOSTADDR"]
         for source, value in named:
             for text in [value] if isinstance(value, str) else value:
                 for host in str(text).split(","):  # libpq tries several in turn
@@ -210,7 +210,7 @@ class _Check:
     def _is_allowed(self, host: str, port: int | None) -> bool:
         # A host in a query may carry a port of its own; SQLAlchemy takes `host:port` there.
         asked = {host.lower(), host.lower().rpartition(":")[0], f"{host.lower()}:{port}"}
-        return not asked.isdisjoint(each.lower() for each in self.options.allowed_hosts)
+        return not asked.isdisjoint(each.lower() for each in self.options.allowed_hosts if each)
 
     def _check_environment(self) -> None:
         for variable, value in sorted(self.environ.items()):

@@ -92,6 +92,13 @@ class Router:
             if self._pooled != (way, self._target):
                 self._give_up((way, self._target))
 
+    def give_up(self) -> None:
+        """
+        Close what the pools hold: the database is made anew, and on SQLite an open connection keeps the old file.
+        """
+        with self._lock:
+            self._give_up(None)
+
     def _give_up(self, pooled: tuple[Way, URL] | None) -> None:
         """
         Close what the pools hold, and note what they will hold.

@@ -298,6 +298,7 @@ class TestRun:
 
     def _remake(self, name: str) -> None:
         self._committed[name].forget()
+        self._routers[name].give_up()
         self.made[name].remake()
 
     def _after_layer(self, names: list[str]) -> None:

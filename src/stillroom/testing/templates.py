@@ -13,12 +13,12 @@ from sqlalchemy.schema import CreateSchema
 
 from stillroom import Databases
 
+from .connection import Line, seeded
 from .errors import TestingError
 from .fingerprint import fingerprint
 from .guard import sqlite_path
 from .naming import base_name, template_name
 from .provisioning.base import Record
-from .provisioning.connection import Line, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Target", "Template", "has_revisions", "schema_of", "targets"]
 
 _ATTEMPTS = 5
-"""How often a template may be taken away, by somebody who cleans up, while it is copied."""
+"""How often a template may be taken away, by somebody who cleans up or wants a fresh one, while it is copied."""
 
 
 @dataclass(frozen=True)
@@ -156,38 +156,45 @@ class Template:
         Make a database from the template, which is made first where it is missing.
 
         Raises:
-            TestingError: Somebody takes the template away again and again.
+            TestingError: Somebody takes the template away, or makes it anew, again and again.
         """
         for _ in range(_ATTEMPTS):
-            self.ensure()
+            source = self.ensure()
             try:
                 self.server.copy(self.name, name, record)
             except Exception:
-                if self._is_good(self.server.template(self.name)):
+                if self.server.template(self.name) == source:
                     raise
-            else:
-                return
+            else:  # MariaDB copies table by table, and some may be those of a template that is being made anew
+                if self.server.template(self.name) == source:
+                    return
         raise TestingError(
-            f"the template {self.name!r} of the database {self.target.name!r} was dropped {_ATTEMPTS} times while "
-            "it was copied; let whoever cleans up the test databases end, then try again"
+            f"the template {self.name!r} of the database {self.target.name!r} was dropped or made anew "
+            f"{_ATTEMPTS} times while it was copied; let whoever cleans up the test databases end, then try again"
         )
 
-    def ensure(self) -> None:
+    def ensure(self) -> Record:
         """
         Make the template if it is missing, not finished, or of another run where this one wants fresh ones.
-        """
-        if self._is_good(self.server.template(self.name)):
-            return
-        with self.server.locked(self.name):
-            if not self._is_good(self.server.template(self.name)):
-                self.options.notice(f"{self.target.name}: making the template {self.name!r}")
-                record = Record("template", self.target.base, self.key, run=self.options.run)
-                self.server.make_template(self.name, record, self._build)
 
-    def _is_good(self, record: Record | None) -> bool:
-        if record is None or record.key != self.key:
-            return False
-        return not self.options.fresh or record.run == self.options.run
+        Returns:
+            The note on it.
+        """
+        if (found := self._found()) is not None:
+            return found
+        with self.server.locked(self.name):
+            if (found := self._found()) is not None:
+                return found
+            self.options.notice(f"{self.target.name}: making the template {self.name!r}")
+            record = Record("template", self.target.base, self.key, run=self.options.run)
+            self.server.make_template(self.name, record, self._build)
+            return record
+
+    def _found(self) -> Record | None:
+        record = self.server.template(self.name)
+        if record is None or record.key != self.key or (self.options.fresh and record.run != self.options.run):
+            return None
+        return record
 
     def _build(self, url: URL) -> None:
         with Databases(self._redirected(url)) as databases:

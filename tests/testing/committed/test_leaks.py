@@ -7,26 +7,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import create_engine, insert, text
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine, insert, text
 from sqlalchemy.pool import NullPool
 
+from stillroom import Database, Databases
+from stillroom.testing import TestOptions, TestRun
 from stillroom.testing.committed import sqlite
+from stillroom.testing.connection import Line
 from stillroom.testing.errors import TestingError
+from tests.testing import shop
 
 from .layout import contents, country, isolated, prepared
 from .test_cleaning import async_urls, write_everything
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlalchemy.engine import Connection
 
-    from stillroom import Databases
     from stillroom.testing.servers import PostgresServer
 
 HERE = "tests/testing/committed/test_leaks.py"
@@ -104,6 +109,19 @@ def test_an_open_transaction_of_asyncio_is_ended_and_named_with_its_task(any_dat
         assert contents(any_database) == before
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_an_open_transaction_is_named_where_the_test_has_also_dropped_a_table(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    extra = Table("extra", MetaData(), Column("id", Integer))
+    with prepared(request.getfixturevalue(f"{kind}_database")) as (dbs, committed):
+        extra.create(dbs.main.engine)
+        committed.begin()
+        extra.drop(dbs.main.engine)
+        with left_open(dbs):
+            assert len(committed.end()) == 1
+
+
 def test_a_transaction_that_ends_soon_after_the_test_is_no_leak(any_database: str) -> None:
     with prepared(any_database) as (dbs, committed):
         before = contents(any_database)
@@ -161,6 +179,36 @@ def test_another_program_that_holds_an_sqlite_file_is_an_error_and_no_hang(
             other.execute("begin immediate")
             with pytest.raises(TestingError, match="'main' could not be cleaned: another process"):
                 committed.end()
+
+
+def test_an_sqlite_file_that_is_made_anew_is_the_one_that_the_next_test_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_PATIENCE", 0.2)
+    main = f"sqlite:///{tmp_path}/shop_test.db"
+    with Databases(shop.settings(main, tmp_path)) as dbs, TestRun(dbs, TestOptions(seeds={"main": [shop.seed]})) as run:
+        with contextlib.closing(sqlite3.connect(str(run.made["main"].url.database))) as other:
+            with pytest.raises(TestingError, match="another process"), run.isolated(isolation="committed"):
+                shop.add(dbs)
+                other.execute("begin immediate")
+        for _ in range(2):
+            with run.isolated(isolation="committed") as test:
+                assert shop.titles(dbs) == ["seed"]
+                shop.add(dbs)
+                with contextlib.closing(sqlite3.connect(str(test.url("main").database))) as other:
+                    assert other.execute("select count(*) from album").fetchone() == (2,)
+
+
+def test_a_server_that_does_not_answer_over_asyncio_is_an_error(
+    postgresql_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Database(async_urls(postgresql_database)[1]).settings
+    with monkeypatch.context() as patch:
+        for name in ("psycopg", "psycopg2"):
+            patch.setitem(sys.modules, name, None)
+        with Line.to(settings, settings.url, "main", "tests", patience=0.2) as line:
+            with pytest.raises(TestingError, match="'main' did not answer"):
+                line.execute("select pg_sleep(1)")
 
 
 def test_a_prepared_transaction_is_rolled_back_and_named(pg_server: PostgresServer) -> None:

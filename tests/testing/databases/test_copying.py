@@ -4,14 +4,18 @@ A copy on MariaDB, where the server copies nothing by itself, against what was c
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from stillroom import Databases
 from stillroom.testing.options import TestOptions
 from stillroom.testing.provisioning import provide
-from tests.testing.databases.support import Application, execute, rows
+from stillroom.testing.servers import wait_until
+from tests.testing.databases.support import PATIENCE, Application, execute, rows, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,3 +127,27 @@ def test_triggers_fire_in_their_order_and_in_the_copy(copied: tuple[URL, URL]) -
     execute(copy, "insert into author (name) values ('Bo')")
     assert [each for each in rows(copy, "select * from log") if "Bo" in each] == ["1 Bo", "2 Bo"]
     assert rows(template, "select * from log") == before
+
+
+def test_a_template_that_changes_while_it_is_copied_is_copied_again(mariadb_place: str, tmp_path: Path) -> None:
+    application = Application(tmp_path, mariadb_place)
+    with application.databases() as dbs, provide(dbs, seeded()) as made, ThreadPoolExecutor(1) as pool:
+        url = made["main"].url
+        template = url.set(database=made["main"].template.name)
+        waiting = (
+            f"select count(*) from information_schema.processlist where db = '{url.database}' and state like 'Waiting%'"
+        )
+        with Databases(dbs.settings.replace("main", url=template)) as other, other.main.connect() as connection:
+            connection.execute(text("lock tables book write"))
+            copying = pool.submit(made["main"].remake)
+            wait_until(
+                lambda: copying.done() or rows(url.set(database="information_schema"), waiting) == [1],
+                "it copies",
+                timeout=PATIENCE,
+            )
+            connection.execute(text("delete from book"))
+            execute(template, "drop table stillroom_template")  # as somebody does who makes it anew
+            connection.execute(text("unlock tables"))
+        copying.result(PATIENCE)
+        assert rows(url) == ["seed"]
+    assert application.runs == 2

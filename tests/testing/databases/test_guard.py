@@ -96,6 +96,10 @@ def test_a_host_can_be_allowed_by_name_with_or_without_its_port() -> None:
     refused("postgresql://db:5432/shop_test", allowed_hosts=("db:5433",))
 
 
+def test_an_empty_name_such_as_that_of_an_unset_variable_allows_no_host() -> None:
+    assert "'db'" in refused("postgresql://db/shop_test", allowed_hosts=("",))
+
+
 @pytest.mark.parametrize("path", ["/var/run/postgresql", "%2Ftmp"])
 def test_a_socket_is_local(path: str) -> None:
     checked(f"postgresql:///shop_test?host={path}")
@@ -111,6 +115,7 @@ def test_a_host_in_an_argument_counts(query: str) -> None:
     ("url", "arguments", "named"),
     [
         ("postgresql:///shop_test", {"service": "big"}, "service=big"),
+        ("postgresql:///shop_test", {"conninfo": "host=db"}, "conninfo=host=db"),
         ("mysql://root@localhost/shop_test", {"read_default_file": "/etc/my.cnf"}, "read_default_file=/etc/my.cnf"),
     ],
 )
@@ -122,8 +127,13 @@ def test_a_file_that_may_lead_anywhere_is_allowed_by_name_only(url: str, argumen
 @pytest.mark.parametrize(("variable", "value"), [("PGHOST", "db"), ("PGHOSTADDR", "10.0.0.1"), ("PGSERVICE", "big")])
 def test_what_libpq_takes_from_the_environment_counts(variable: str, value: str) -> None:
     assert variable in refused("postgresql:///shop_test", environ={variable: value})
-    checked("postgresql://localhost/shop_test", environ={variable: value})
     checked("mysql://root@/shop_test", environ={variable: value})
+
+
+def test_only_an_address_in_the_environment_goes_before_the_host_of_the_url() -> None:
+    checked("postgresql://localhost/shop_test", environ={"PGHOST": "db", "PGSERVICE": "big"})
+    assert "PGHOSTADDR" in refused("postgresql://localhost/shop_test", environ={"PGHOSTADDR": "10.0.0.1"})
+    checked("postgresql://localhost/shop_test", environ={"PGHOSTADDR": "127.0.0.1"})
 
 
 @pytest.mark.parametrize("key", ["replicas", "admin_url", "migration_url"])

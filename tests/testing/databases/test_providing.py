@@ -142,6 +142,14 @@ def test_a_clone_is_a_database_of_its_own(application: Application) -> None:
         assert rows(main.url) == []
 
 
+def test_a_clone_does_not_take_the_place_of_another_run(in_file: Application) -> None:
+    with in_file.databases() as dbs, provide(dbs, seeded()) as made, provide(dbs, seeded(worker="1")) as other:
+        execute(other["main"].url, "insert into book (id, title) values (2, 'mine')")
+        with pytest.raises(TestingError, match="give the clone another label than '1'"):
+            made["main"].clone("1")
+        assert rows(other["main"].url) == ["seed", "mine"]
+
+
 def test_only_a_clone_can_be_dropped_as_one(in_file: Application) -> None:
     with in_file.databases() as dbs, provide(dbs, seeded()) as made:
         with pytest.raises(TestingError, match="is not a clone"):
@@ -227,6 +235,49 @@ def test_garbage_is_what_no_run_uses_any_more(application: Application) -> None:
 
 def name_of(url: Any) -> str:
     return str(url.database).rpartition("/")[2].removesuffix(".db")
+
+
+def test_odd_names_stand_for_themselves(place: str, tmp_path: Path) -> None:
+    url = make_url(place)
+    odd = f"""{url.database} :so'"%s\\`%41[x]"""  # short, so that no name is cut
+    application = Application(tmp_path, url.set(database=odd).render_as_string(hide_password=False))
+    with application.databases() as dbs:
+        for _ in range(2):
+            with provide(dbs, seeded(keep=True)) as made:
+                made["main"].remake()
+                assert rows(made["main"].url) == ["seed"]
+                assert rows(made["main"].clone("it's")) == ["seed"]
+        assert application.runs == 1
+        application.revision("# another version")
+        assert len(collect_garbage(dbs, seeded())) == 3
+        assert not exists(made["main"].url)
+
+
+def test_a_copy_that_is_being_made_belongs_to_its_run(postgresql_place: str, tmp_path: Path) -> None:
+    application = Application(tmp_path, postgresql_place)
+    asked = "select shobj_description(oid, 'pg_database') from pg_database where datname = current_database()"
+    with application.databases() as dbs:
+        with provide(dbs, seeded()) as made:
+            making = f"{make_url(postgresql_place).database}_making"
+            (note,) = rows(made["main"].url, asked)
+            with Databases(dbs.settings.replace("main", url=made["main"].url.set(database=making))) as half:
+                half.main.create()
+                with half.main.begin() as connection:
+                    connection.exec_driver_sql(f"comment on database {making} is '{note}'")
+            assert collect_garbage(dbs, seeded()) == []
+        assert collect_garbage(dbs, seeded()) == [making]
+
+
+def test_only_the_sessions_of_the_database_itself_are_ended_with_it(mariadb_place: str, tmp_path: Path) -> None:
+    url = make_url(mariadb_place)
+    place = url.set(database=f"{url.database}_TEST").render_as_string(hide_password=False)
+    with Application(tmp_path, place).databases() as dbs, provide(dbs, seeded()) as made:
+        lower = made["main"].url.set(database=str(made["main"].url.database).lower())
+        with Databases(dbs.settings.replace("main", url=lower)) as others:
+            others.main.create()
+            with others.main.connect() as connection:
+                made["main"].remake()
+                assert connection.scalar(text("select database()")) == lower.database
 
 
 def test_a_name_that_is_too_long_is_cut_and_still_unique(
@@ -403,6 +454,18 @@ def test_a_file_can_be_named_as_a_uri(tmp_path: Path) -> None:
     with application.databases() as dbs, provide(dbs, seeded()) as made:
         assert rows(made["main"].url) == ["seed"]
         assert (tmp_path / "x_test_1.db").exists()
+
+
+def test_a_relative_path_stays_where_it_was_when_the_directory_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Application(tmp_path, "sqlite:///x_test.db").databases() as dbs, provide(dbs, seeded()) as made:
+        clone = made["main"].clone("x")
+        monkeypatch.chdir("/")
+        made["main"].drop_clone(clone)
+        assert not exists(clone)
+        assert Path(str(made["main"].url.database)) == tmp_path / "x_test_1.db"
 
 
 def test_a_pooler_alone_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ Runs side by side in processes of their own, and runs that are killed.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,6 @@ from tests.testing.databases.support import (
 )
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -125,6 +126,25 @@ def test_the_database_of_a_run_that_was_killed_is_taken_over(application: Applic
 
     wait_until(taken_over, "the name is free", timeout=PATIENCE)
     assert application.runs == 1
+
+
+def test_a_process_that_was_forked_off_keeps_no_lock(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, sys\n"
+        "from stillroom.testing.provisioning.files import LockedFile\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "first, second = LockedFile(path), LockedFile(path)\n"
+        "reading, writing = os.pipe()\n"
+        "taken = [first.acquire(), second.acquire()]\n"
+        "if not os.fork():\n"
+        "    os.close(writing)\n"
+        "    os._exit(len(os.read(reading, 1)))\n"
+        "first.release()\n"
+        "print(*taken, second.acquire())\n"
+    )
+    asked = [sys.executable, "-c", program, str(tmp_path / "x")]
+    answer = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+    assert answer == "True False True\n"
 
 
 def test_who_waits_too_long_is_told_for_whom(application: Application) -> None:

@@ -10,45 +10,34 @@ from sqlalchemy.exc import DBAPIError
 
 from stillroom.classification import Kind, classify
 
+from ..connection import execute
 from ..errors import TestingError
 from ..leaks import Leak
-from .base import GRACE, KEPT, Cleaner, wait_for
-from .connecting import connect, is_lost, rows, send
+from ..quoting import backquoted
+from .base import GRACE, KEPT, wait_for
+from .server import ATTEMPTS, ENDING, ServerCleaner, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
     from sqlalchemy.engine import Connection
 
     from stillroom import Database
 
-    from .connecting import Channel
     from .tracking import Tracker
-
-    T = TypeVar("T")
 
 __all__ = ["MariaDBCleaner"]
 
-_ATTEMPTS = 3
 _PASSES = 5
-_PATIENCE = 10.0
-"""Seconds that the server may take to end a session."""
 _CACHED = 0.15
 """Seconds after which the server's list of transactions is no older than the question."""
 _NO_SUCH_THREAD = 1094
 
-_SETTINGS = (
-    "set session foreign_key_checks = 0, unique_checks = 1, sql_mode = 'NO_AUTO_VALUE_ON_ZERO', "
-    "innodb_lock_wait_timeout = 2, lock_wait_timeout = 2"
-)
 _TABLES = (
     "select t.table_name, group_concat(concat('`', replace(c.column_name, '`', '``'), '`') "
     "order by c.ordinal_position separator ', ') "
     "from information_schema.tables t join information_schema.columns c "
     "on c.table_schema = t.table_schema and c.table_name = t.table_name "
     "where t.table_schema = database() and t.table_type in ('BASE TABLE', 'SYSTEM VERSIONED') "
-    "and c.extra not like '%GENERATED%' group by t.table_name"
+    "and coalesce(c.generation_expression, '') = '' group by t.table_name"
 )
 _TRIGGERS = (
     "select event_object_table from information_schema.triggers "
@@ -81,65 +70,46 @@ class _Table:
         return f"`stillroom_seed_{self.number}`"
 
 
-class MariaDBCleaner(Cleaner):
+class MariaDBCleaner(ServerCleaner):
     """
     Cleans a MariaDB or MySQL database.
 
     Seeds are kept in temporary tables of the cleaning connection. That one changed shows in the server's checksum.
     """
 
+    settings = (
+        "set session foreign_key_checks = 0, unique_checks = 1, sql_mode = 'NO_AUTO_VALUE_ON_ZERO'",
+        "set session innodb_lock_wait_timeout = 2, lock_wait_timeout = 2, group_concat_max_len = 10000000",
+    )
+
     def __init__(self, database: Database, tracker: Tracker) -> None:
         super().__init__(database, tracker)
-        self._channel: Channel | None = None
         self._tables: list[_Table] = []
         self._which = ""
         self._seeds: dict[str, int | None] = {}
-        self._has_copies = False
 
     # --- the start
 
-    def note(self) -> None:
-        self._run(self._note)
-
     def _note(self, connection: Connection) -> None:
-        send(connection, _SETTINGS)
         self._read_tables(connection)
         self._seeds = {}
         _, found = self._ask(connection)
         for table in self._tables:
             if table.name in found:
-                send(connection, f"drop temporary table if exists {table.copy}")
-                send(connection, f"create temporary table {table.copy} as select {table.columns} from {table.name}")
+                execute(connection, f"drop temporary table if exists {table.copy}")
+                execute(connection, f"create temporary table {table.copy} as select {table.columns} from {table.name}")
         self._seeds = dict.fromkeys(table.name for table in self._tables if table.name in found)
         self._has_copies = True
         self._seeds = self._checksums(connection)
 
     def _read_tables(self, connection: Connection) -> None:
-        send(connection, "set session group_concat_max_len = 10000000")
         with_triggers = {row[0] for row in rows(connection, _TRIGGERS)}
         self._tables = [
-            _Table(_quoted(name), columns, name in with_triggers, number)
+            _Table(backquoted(name), columns, name in with_triggers, number)
             for number, (name, columns) in enumerate(sorted(tuple(row) for row in rows(connection, _TABLES)))
             if name not in KEPT
         ]
         self._which = rows(connection, f"select {_WHICH}")[0][0]
-
-    def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-
-    def _run(self, work: Callable[[Connection], T]) -> T:
-        if self._channel is None:
-            self._channel = connect(self.database)
-        try:
-            return self._channel.run(work)
-        except DBAPIError as error:
-            if is_lost(error):
-                self._channel.close()
-                self._channel = None
-                self._has_copies = False
-            raise
 
     # --- what changed
 
@@ -162,23 +132,21 @@ class MariaDBCleaner(Cleaner):
 
     def clean(self) -> list[Leak]:
         leaks: list[Leak] = self._end_known()
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 self._run(self._clean)
             except DBAPIError as error:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise
                 if classify(error) is Kind.LOCK_TIMEOUT:
                     leaks += self._run(self._end_blocking)
-                elif not is_lost(error):
+                elif not error.connection_invalidated:
                     self._run(self._read_again)  # a table is gone
             else:
                 break
         return leaks
 
     def _clean(self, connection: Connection) -> None:
-        if not self._has_copies:  # the connection is a new one
-            send(connection, _SETTINGS)
         for _ in range(_PASSES):
             which, dirty = self._ask(connection)
             if which != self._which:
@@ -186,11 +154,8 @@ class MariaDBCleaner(Cleaner):
                 continue
             now = self._checksums(connection)
             changed = {name for name, checksum in self._seeds.items() if now[name] != checksum}
-            if changed and not self._has_copies:
-                raise TestingError(
-                    f"the seeds of the test database {self.database.name!r} were changed, and the connection that kept "
-                    "their copies was ended by the test; the database must be made anew"
-                )
+            if changed:
+                self._require_copies()
             if not dirty and not changed:
                 if not self._has_copies:
                     self._note(connection)
@@ -208,7 +173,7 @@ class MariaDBCleaner(Cleaner):
         touched = [table for table in self._tables if table.name in dirty or table.name in changed]
         for table in touched:
             if table.has_trigger:
-                send(connection, f"truncate table {table.name}")
+                execute(connection, f"truncate table {table.name}")
         steps = [f"delete from {table.name}" for table in touched if not table.has_trigger]
         steps += [
             f"insert into {table.name} ({table.columns}) select {table.columns} from {table.copy}"
@@ -219,13 +184,13 @@ class MariaDBCleaner(Cleaner):
             return
         try:
             if getattr(connection.dialect, "is_mariadb", False):
-                send(connection, f"begin not atomic start transaction; {'; '.join(steps)}; commit; end")
+                execute(connection, f"begin not atomic start transaction; {'; '.join(steps)}; commit; end")
             else:
                 for step in ("start transaction", *steps, "commit"):
-                    send(connection, step)
+                    execute(connection, step)
         except DBAPIError as error:
-            if not is_lost(error):
-                send(connection, "rollback")
+            if not error.connection_invalidated:
+                execute(connection, "rollback")
             raise
 
     def _read_again(self, connection: Connection) -> None:
@@ -234,11 +199,7 @@ class MariaDBCleaner(Cleaner):
         """
         copies = {table.name: table.number for table in self._tables}
         self._read_tables(connection)
-        missing = self._seeds.keys() - {table.name for table in self._tables}
-        if missing:
-            raise TestingError(
-                f"the test dropped tables of {self.database.name!r} that hold seeds; the database must be made anew"
-            )
+        self._require_tables(self._seeds, [table.name for table in self._tables])
         free = max(copies.values(), default=0) + 1
         self._tables = [
             _Table(table.name, table.columns, table.has_trigger, copies.get(table.name, free + table.number))
@@ -273,14 +234,10 @@ class MariaDBCleaner(Cleaner):
     def _kill(self, connection: Connection, numbers: list[int]) -> None:
         for number in numbers:
             try:
-                send(connection, f"kill {number}")
+                execute(connection, f"kill {number}")
             except DBAPIError as error:
                 if getattr(error.orig, "args", (None,))[0] != _NO_SUCH_THREAD:
                     raise
         listed = f"select 1 from information_schema.processlist where id in ({', '.join(map(str, numbers))})"
-        if numbers and not wait_for(lambda: not rows(connection, listed), _PATIENCE):
+        if numbers and not wait_for(lambda: not rows(connection, listed), ENDING):
             raise TestingError(f"sessions on the test database {self.database.name!r} do not end: {numbers}")
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

@@ -9,31 +9,21 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from stillroom.classification import Kind, classify
 
+from ..connection import execute
 from ..errors import TestingError
 from ..leaks import Leak
-from .base import GRACE, KEPT, Cleaner, wait_for
-from .connecting import connect, is_lost, rows, send
+from ..quoting import literal
+from .base import GRACE, KEPT, wait_for
+from .server import ATTEMPTS, ENDING, ServerCleaner, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
     from sqlalchemy.engine import Connection
 
     from stillroom import Database
 
-    from .connecting import Channel
     from .tracking import Tracker
 
-    T = TypeVar("T")
-
 __all__ = ["PostgreSQLCleaner"]
-
-_ATTEMPTS = 3
-_LOCK_TIMEOUT = 2000
-"""Milliseconds."""
-_PATIENCE = 10.0
-"""Seconds that the server may take to end a session."""
 
 _OURS = (
     "c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_' "
@@ -73,8 +63,6 @@ where datname = current_database() and pid <> pg_backend_pid() and backend_type 
 and xact_start is not null
 union all select 0, gid, '', '' from pg_prepared_xacts where database = current_database()
 """
-
-
 _MARK = "t.tableoid || '/' || t.ctid || '/' || t.xmin"
 """The same as long as nobody has touched a row."""
 
@@ -156,7 +144,7 @@ class _Table:
         )
 
 
-class PostgreSQLCleaner(Cleaner):
+class PostgreSQLCleaner(ServerCleaner):
     """
     Cleans a PostgreSQL database.
 
@@ -164,27 +152,21 @@ class PostgreSQLCleaner(Cleaner):
     one changed shows in the number of its rows and the sum of their transaction ids.
     """
 
+    settings = ("set lock_timeout = '2s'", "set row_security = off", "set client_min_messages = error")
+
     def __init__(self, database: Database, tracker: Tracker, *, sequences: bool) -> None:
         super().__init__(database, tracker)
         self._with_sequences = sequences
-        self._channel: Channel | None = None
         self._tables: list[_Table] = []
         self._which: str | None = None
         self._seeds: dict[int, str] = {}
-        self._has_copies = False
         self._sequences: list[str] = []
         self._positions: list[str] = []
         self._question = ""
 
     # --- the start
 
-    def note(self) -> None:
-        self._run(self._note)
-
     def _note(self, connection: Connection) -> None:
-        send(connection, f"set lock_timeout = {_LOCK_TIMEOUT}")
-        send(connection, "set row_security = off")
-        send(connection, "set client_min_messages = error")
         self._read_tables(connection)
         if self._with_sequences:
             self._sequences = [row[0] for row in rows(connection, _SEQUENCES)]
@@ -193,7 +175,7 @@ class PostgreSQLCleaner(Cleaner):
         self._seeds = dict.fromkeys(changed.tables, "")
         for table in self._seeded():
             for statement in table.making_copy():
-                send(connection, statement)
+                execute(connection, statement)
         self._has_copies = True
         self._remember(connection)
 
@@ -210,23 +192,6 @@ class PostgreSQLCleaner(Cleaner):
         self._question = ""
         self._tables = [table for table in (_Table(*row) for row in rows(connection, _TABLES)) if table.columns]
         self._which = rows(connection, f"select {_WHICH}")[0][0]
-
-    def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-
-    def _run(self, work: Callable[[Connection], T]) -> T:
-        if self._channel is None:
-            self._channel = connect(self.database)
-        try:
-            return self._channel.run(work)
-        except DBAPIError as error:
-            if is_lost(error):
-                self._channel.close()
-                self._channel = None
-                self._has_copies = False
-            raise
 
     # --- what changed
 
@@ -255,38 +220,32 @@ class PostgreSQLCleaner(Cleaner):
     # --- the end
 
     def clean(self) -> list[Leak]:
-        for attempt in range(_ATTEMPTS):
+        leaks: list[Leak] = []
+        for attempt in range(ATTEMPTS):
             try:
-                return self._run(self._clean)
+                leaks += self._run(self._end_transactions)
+                self._run(self._clean)
             except DBAPIError as error:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise
-                if classify(error) is Kind.LOCK_TIMEOUT or is_lost(error):
-                    continue
-                # A table or a sequence is gone, or has become another.
-                self._run(self._read_again)
-        raise AssertionError("the last attempt returns or raises")
+                if classify(error) is not Kind.LOCK_TIMEOUT and not error.connection_invalidated:
+                    self._run(self._read_again)  # a table or a sequence is gone, or has become another
+            else:
+                break
+        return leaks
 
-    def _clean(self, connection: Connection) -> list[Leak]:
-        if not self._has_copies:  # the connection is a new one
-            send(connection, f"set lock_timeout = {_LOCK_TIMEOUT}")
-            send(connection, "set row_security = off")
-        leaks = self._end_transactions(connection)
+    def _clean(self, connection: Connection) -> None:
         answer = self._ask(connection)
         if answer.which != self._which:
             self._read_again(connection)
             answer = self._ask(connection)
-        if answer.changed and not self._has_copies:
-            raise TestingError(
-                f"the seeds of the test database {self.database.name!r} were changed, and the connection that kept "
-                "their copies was ended by the test; the database must be made anew"
-            )
+        if answer.changed:
+            self._require_copies()
         self._restore(connection, answer)
         if not self._has_copies:
             self._note(connection)
         elif answer.changed:
             self._remember(connection)
-        return leaks
 
     def _restore(self, connection: Connection, answer: _Answer) -> None:
         others = [table for table in self._tables if table.oid in answer.tables - answer.changed]
@@ -303,7 +262,7 @@ class PostgreSQLCleaner(Cleaner):
             self._send_all(connection, steps, [*others, *seeded], answer)
         for table in seeded:
             for statement in table.marking():
-                send(connection, statement)
+                execute(connection, statement)
 
     def _seeded(self) -> list[_Table]:
         return [table for table in self._tables if table.oid in self._seeds]
@@ -317,11 +276,7 @@ class PostgreSQLCleaner(Cleaner):
             known = dict(zip(self._sequences, self._positions, strict=True))
             self._sequences = [row[0] for row in rows(connection, _SEQUENCES)]
             self._positions = [known.get(name, "") for name in self._sequences]
-        missing = self._seeds.keys() - {table.oid for table in self._tables}
-        if missing:
-            raise TestingError(
-                f"the test dropped tables of {self.database.name!r} that hold seeds; the database must be made anew"
-            )
+        self._require_tables(self._seeds, [table.oid for table in self._tables])
 
     def _with_referrers(self, tables: list[_Table]) -> list[_Table]:
         """
@@ -349,9 +304,9 @@ class PostgreSQLCleaner(Cleaner):
         for name, before, now in zip(self._sequences, self._positions, answer.positions, strict=True):
             if before and before != now:
                 value, _, is_called = before.partition(" ")
-                steps.append(f"perform setval({_literal(name)}, {value}, {is_called})")
+                steps.append(f"perform setval({literal(name)}, {value}, {is_called})")
         if steps:
-            send(connection, f"do $stillroom$ begin {'; '.join(steps)}; end $stillroom$")
+            execute(connection, f"do $stillroom$ begin {'; '.join(steps)}; end $stillroom$")
 
     # --- transactions
 
@@ -364,14 +319,14 @@ class PostgreSQLCleaner(Cleaner):
         for pid, name, state, query in rows(connection, _SESSIONS):
             if not pid:
                 who, where = f"the prepared transaction {name!r}", "neither committed nor rolled back"
-                send(connection, f"rollback prepared {_literal(name)}")
+                execute(connection, f"rollback prepared {literal(name)}")
             else:
                 who, where = f"the session {pid} of {name!r}", f"{state}; its last statement: {' '.join(query.split())}"
                 if (mine := held.get(pid)) is not None:
                     who, where = mine.who, f"{mine.where}, {where}"
-                send(connection, f"select pg_terminate_backend({pid})")
+                execute(connection, f"select pg_terminate_backend({pid})")
             leaks.append(Leak(self.database.name, who, where))
-        if leaks and not wait_for(lambda: not rows(connection, _SESSIONS), _PATIENCE):
+        if leaks and not wait_for(lambda: not rows(connection, _SESSIONS), ENDING):
             raise TestingError(
                 f"transactions on the test database {self.database.name!r} do not end: {rows(connection, _SESSIONS)}"
             )
@@ -426,7 +381,3 @@ def _differences(others: list[_Table], seeded: list[_Table]) -> list[str]:
     inserts = [f"{table.inserting(all_rows=False)}{gate}" for table in seeded]
     common += [f"i{number} as ({each})" for number, each in enumerate(inserts[:-1])]
     return [f"with {', '.join(common)} {inserts[-1]}"]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from time import monotonic, sleep
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 
     from ..options import TestOptions
 
-__all__ = ["MARK", "POLL", "Record", "Server"]
+__all__ = ["MARK", "POLL", "TEMPLATE", "Record", "Server"]
 
 MARK = "stillroom testing "
 """What the note on each database of ours begins with; one without it is not ours, and is never dropped."""
+TEMPLATE = re.compile(r"tpl_.+_[0-9a-f]{12}")
+"""What the names of templates look like; one of such a name without a note was not finished."""
 POLL = 0.05
 """Seconds between two questions for a lock."""
 
@@ -37,7 +40,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         base: What the names of this application's test databases begin with.
         key: The fingerprint of the template that it is, or was copied from.
         run: The run that made it; only of templates.
-        slot: The test database that a clone belongs to.
+        slot: The test database that a clone belongs to, or a copy that has another name while it is made.
     """
 
     kind: Literal["template", "used", "kept", "clone"]
@@ -84,19 +87,6 @@ class Server(ABC):
         self.settings = settings
         self.application = application
         self.options = options
-
-    def require_direct(self) -> None:
-        """
-        Refuse a pooler, over which no lock holds.
-
-        Raises:
-            TestingError: The settings lead to one only.
-        """
-        if self.settings.pooler and self.settings.migration_url is None:
-            raise TestingError(
-                f"the database {self.name!r} is behind a pooler, over which no lock keeps two test runs apart; name "
-                f"the server itself: databases.{self.name}.migration_url"
-            )
 
     # --- the server
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import text
 
-from .connection import execute
+from ..connection import execute
+from ..quoting import backquoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -69,7 +70,7 @@ class Script(msgspec.Struct, frozen=True):
         self._run_code(connection, self.triggers, name)
 
     def _for(self, statement: str, name: str) -> str:
-        return statement.replace(f"{_quoted(self.source)}.", f"{_quoted(name)}.")
+        return statement.replace(f"{backquoted(self.source)}.", f"{backquoted(name)}.")
 
     def _run_code(self, connection: Connection, code: tuple[Code, ...], name: str) -> None:
         for each in code:
@@ -106,7 +107,7 @@ def read_script(connection: Connection, source: str, leave_out: Collection[str])
     """
     found = {
         str(row[0]): str(row[1])
-        for row in execute(connection, f"SHOW FULL TABLES FROM {_quoted(source)}")
+        for row in execute(connection, f"SHOW FULL TABLES FROM {backquoted(source)}")
         if row[0] not in leave_out
     }
     kinds = {kind: [name for name, each in found.items() if each == kind] for kind in found.values()}
@@ -126,24 +127,24 @@ def read_script(connection: Connection, source: str, leave_out: Collection[str])
 
 
 def _shown(connection: Connection, kind: str, source: str, name: str) -> str:
-    return str(execute(connection, f"SHOW CREATE {kind} {_quoted(source)}.{_quoted(name)}").one()[1])
+    return str(execute(connection, f"SHOW CREATE {kind} {_at(source, name)}").one()[1])
 
 
 def _rows(connection: Connection, source: str, sequences: list[str], tables: list[str]) -> Iterator[str]:
     for name in sequences:
-        counter = execute(connection, f"SELECT next_not_cached_value FROM {_quoted(source)}.{_quoted(name)}").scalar()
-        yield f"SELECT SETVAL({_quoted(name)}, {counter}, 0)"
+        counter = execute(connection, f"SELECT next_not_cached_value FROM {_at(source, name)}").scalar()
+        yield f"SELECT SETVAL({backquoted(name)}, {counter}, 0)"
     query = text(
         "select table_name, column_name from information_schema.columns where table_schema = :source "
         "and coalesce(generation_expression, '') = '' order by ordinal_position"
     )
     columns: dict[str, list[str]] = {}
     for table, column in connection.execute(query, {"source": source}):
-        columns.setdefault(table, []).append(_quoted(column))
+        columns.setdefault(table, []).append(backquoted(column))
     for name in tables:
-        if execute(connection, f"SELECT 1 FROM {_quoted(source)}.{_quoted(name)} LIMIT 1").first() is not None:
+        if execute(connection, f"SELECT 1 FROM {_at(source, name)} LIMIT 1").first() is not None:
             names = ", ".join(columns[name])
-            yield f"INSERT INTO {_quoted(name)} ({names}) SELECT {names} FROM {_quoted(source)}.{_quoted(name)}"
+            yield f"INSERT INTO {backquoted(name)} ({names}) SELECT {names} FROM {_at(source, name)}"
 
 
 def _routines(connection: Connection, source: str) -> Iterator[Code]:
@@ -152,7 +153,7 @@ def _routines(connection: Connection, source: str) -> Iterator[Code]:
         "order by routine_type, routine_name"
     )
     for kind, name in connection.execute(query, {"source": source}).all():
-        row = execute(connection, f"SHOW CREATE {kind} {_quoted(source)}.{_quoted(name)}").one()
+        row = execute(connection, f"SHOW CREATE {kind} {_at(source, name)}").one()
         yield Code(str(row[2]), str(row[1]))
 
 
@@ -162,9 +163,9 @@ def _triggers(connection: Connection, source: str) -> Iterator[Code]:
         "order by event_object_table, event_manipulation, action_timing, action_order"
     )
     for name in connection.execute(query, {"source": source}).scalars().all():
-        row = execute(connection, f"SHOW CREATE TRIGGER {_quoted(source)}.{_quoted(name)}").one()
+        row = execute(connection, f"SHOW CREATE TRIGGER {_at(source, name)}").one()
         yield Code(str(row[2]), str(row[1]))
 
 
-def _quoted(name: str) -> str:
-    return "`{}`".format(name.replace("`", "``"))
+def _at(database: str, name: str) -> str:
+    return f"{backquoted(database)}.{backquoted(name)}"

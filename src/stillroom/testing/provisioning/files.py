@@ -92,6 +92,7 @@ class LockedFile:
             return
         if remove and sys.platform != "win32":
             self.path.unlink(missing_ok=True)  # while it is held: a later holder finds out that it is gone
+        _unlock(file)
         file.close()
         if remove and sys.platform == "win32":
             _try_unlink(self.path)
@@ -116,6 +117,10 @@ if sys.platform == "win32":
         file.seek(0)
         return True
 
+    def _unlock(file: FileIO) -> None:
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
@@ -125,6 +130,9 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def _unlock(file: FileIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked off has the file open too, and would keep the lock
 
 
 def cache_directory() -> Path:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from .base import Record, Server
-from .connection import Line, execute
+from stillroom.classification import Kind, classify
+
+from ..connection import execute
+from ..quoting import backquoted, escaped
+from .base import TEMPLATE, Record
 from .copying import Script, read_script
-from .marker import read_mark
+from .remote import RemoteServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import Connection
 
 __all__ = ["MariaDB"]
 
@@ -26,55 +27,32 @@ FINISHED = "stillroom_template"
 _LOCK_WAIT = 5
 """Seconds that a statement of ours waits for somebody who has a table open."""
 _ATTEMPTS = 3
-_HALF = re.compile(r"tpl_.+_[0-9a-f]{12}")
+_SESSIONS = (
+    "select id from information_schema.processlist where id <> connection_id() "
+    "and db = :name and (binary db = :name or @@lower_case_table_names > 0)"
+)
+"""The list does not tell names apart that differ by case alone."""
 
 
-class MariaDB(Server):
+class MariaDB(RemoteServer):
     """
-    A server of MariaDB 10.5 or newer, over one connection without a database.
+    A server of MariaDB 10.5 or newer.
     """
 
     limit = 64
+    administration = ""
+    staying = "SET SESSION wait_timeout = 2147483"
+    existing = "select 1 from information_schema.schemata where schema_name = :name"
+    noted = "select schema_comment from information_schema.schemata where schema_name = :name"
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.require_direct()
-        self._direct = self.settings.migration_url or self.settings.url
-        self._line = self._to(self.settings.admin_url or self._direct.set(database=""))
         self._scripts: dict[str, Script] = {}
-
-    def _to(self, url: URL) -> Line:
-        return Line.to(self.settings, url, self.name, f"{self.application} tests")
-
-    def _execute(self, *statements: str) -> None:
-        def work(connection: Connection) -> None:
-            for statement in statements:
-                execute(connection, statement)
-
-        self._line.run(work)
-
-    def _row(self, statement: str, **values: Any) -> Any:
-        return self._line.run(lambda connection: connection.execute(text(statement), values).first())
-
-    def close(self) -> None:
-        self._line.close()
 
     # --- the server
 
     def facts(self) -> list[str]:
         return [str(each) for each in self._row("select version(), @@collation_server, @@sql_mode")]
-
-    def environment(self) -> str | None:
-        # An idle connection would otherwise be ended some day, and the locks with it.
-        self._execute("SET SESSION wait_timeout = 2147483")
-        database = self.settings.url.database
-        if self._row("select 1 from information_schema.schemata where schema_name = :name", name=database) is None:
-            return None
-        with self._to(self._direct) as line:
-            return line.run(read_mark)
-
-    def url(self, name: str) -> URL:
-        return self.settings.url.set(database=name)
 
     # --- locks
 
@@ -98,30 +76,25 @@ class MariaDB(Server):
     # --- templates
 
     def template(self, name: str) -> Record | None:
-        found = self._row(
-            "select 1 from information_schema.tables where table_schema = :name and table_name = :table",
-            name=name,
-            table=FINISHED,
-        )
-        if found is None:
-            return None
-        row = self._row(f"select note from {_quoted(name)}.{FINISHED}")
-        return Record.read(row[0]) if row is not None else None
+        def work(connection: Connection) -> Record | None:
+            return Record.read(execute(connection, f"SELECT note FROM {backquoted(name)}.{FINISHED}").scalar())
 
-    def make_template(self, name: str, record: Record, build: Callable[[URL], None]) -> None:
-        self.drop_template(name)
-        self._execute(f"CREATE DATABASE {_quoted(name)} CHARACTER SET utf8mb4")
         try:
-            build(self._direct.set(database=name))
-            note = _literal(record.text())
-            self._execute(
-                f"CREATE TABLE {_quoted(name)}.{FINISHED} (note text) ENGINE=InnoDB",
-                f"INSERT INTO {_quoted(name)}.{FINISHED} VALUES ({note})",
-            )
-        except BaseException:
-            with suppress(Exception):
-                self.drop_template(name)
+            return self._line.run(work)
+        except DBAPIError as error:
+            if classify(error) is Kind.UNDEFINED_TABLE:
+                return None
             raise
+
+    def _create(self, name: str) -> None:
+        self._line.execute(f"CREATE DATABASE {backquoted(name)} CHARACTER SET utf8mb4")
+
+    def _finish(self, name: str, record: Record) -> None:
+        table = f"{backquoted(name)}.{FINISHED}"
+        self._line.execute(
+            f"CREATE TABLE {table} (note text) ENGINE=InnoDB",
+            f"INSERT INTO {table} VALUES ({escaped(record.text())})",
+        )
 
     def drop_template(self, name: str) -> None:
         self._scripts.pop(name, None)
@@ -129,19 +102,8 @@ class MariaDB(Server):
 
     # --- databases
 
-    def _note(self, name: str) -> tuple[bool, Record | None]:
-        row = self._row("select schema_comment from information_schema.schemata where schema_name = :name", name=name)
-        return row is not None, Record.read(row[0]) if row is not None else None
-
-    def record(self, name: str) -> Record | None:
-        return self._note(name)[1]
-
-    def is_foreign(self, name: str) -> bool:
-        exists, record = self._note(name)
-        return exists and record is None
-
     def note(self, name: str, record: Record) -> None:
-        self._execute(f"ALTER DATABASE {_quoted(name)} COMMENT {_literal(record.text())}")
+        self._line.execute(f"ALTER DATABASE {backquoted(name)} COMMENT {escaped(record.text())}")
 
     def copy(self, template: str, name: str, record: Record) -> None:
         script = self._scripts.get(template)
@@ -150,9 +112,9 @@ class MariaDB(Server):
                 lambda connection: read_script(connection, template, leave_out={FINISHED})
             )
         self.drop(name)
-        self._execute(f"CREATE DATABASE {_quoted(name)} CHARACTER SET utf8mb4 COMMENT {_literal(record.text())}")
+        self._line.execute(f"CREATE DATABASE {backquoted(name)} CHARACTER SET utf8mb4 COMMENT {escaped(record.text())}")
         # A connection of its own: what the script sets for its session ends with it.
-        with self._to(self._direct.set(database=name)) as line:
+        with self._inside(name) as line:
             line.run(lambda connection: script.run(connection, name))
 
     def drop(self, name: str) -> None:
@@ -161,13 +123,12 @@ class MariaDB(Server):
 
     def _drop(self, name: str) -> None:
         def work(connection: Connection) -> None:
-            query = text("select id from information_schema.processlist where db = :name and id <> connection_id()")
-            for number in connection.execute(query, {"name": name}).scalars().all():
+            for number in connection.execute(text(_SESSIONS), {"name": name}).scalars().all():
                 with suppress(Exception):  # it may have ended by itself
                     execute(connection, f"KILL CONNECTION {number}")
             # A day is the server's own limit, for a table that a transaction has read which nobody ended.
             execute(connection, f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}")
-            execute(connection, f"DROP DATABASE IF EXISTS {_quoted(name)}")
+            execute(connection, f"DROP DATABASE IF EXISTS {backquoted(name)}")
 
         for attempt in range(_ATTEMPTS):
             try:
@@ -182,7 +143,7 @@ class MariaDB(Server):
         query = text("select schema_name, schema_comment from information_schema.schemata")
         rows = self._line.run(lambda connection: connection.execute(query).all())
         found = {name: Record.read(comment) for name, comment in rows}
-        templates = {name: self.template(name) for name in found if _HALF.fullmatch(name)}
+        templates = {name: self.template(name) for name in found if TEMPLATE.fullmatch(name)}
         return {name: record for name, record in found.items() if record is not None} | templates
 
 
@@ -191,11 +152,3 @@ def _lock_name(name: str) -> str:
     Return the name of a lock, of which the server allows 64 characters.
     """
     return f"stillroom.testing.{sha256(name.encode()).hexdigest()[:40]}"
-
-
-def _literal(value: str) -> str:
-    return "'{}'".format(value.replace("\\", "\\\\").replace("'", "''"))
-
-
-def _quoted(name: str) -> str:
-    return "`{}`".format(name.replace("`", "``"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, MetaData, String, Table, inspect, select
 
-from .connection import Line
+from ..connection import Line
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 from sqlalchemy import text
 
-from .base import Record, Server
-from .connection import Line, execute
-from .marker import read_mark
+from ..quoting import literal, quoted
+from .base import TEMPLATE, Record
+from .remote import RemoteServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import Connection
 
 __all__ = ["PostgreSQL"]
 
 _ROW = "select datistemplate and not datallowconn, shobj_description(oid, 'pg_database') from pg_database "
-_HALF = re.compile(r"tpl_.+_[0-9a-f]{12}")
 
 
-class PostgreSQL(Server):
+class PostgreSQL(RemoteServer):
     """
-    A server of PostgreSQL 13 or newer, over one connection to its database for administration.
+    A server of PostgreSQL 13 or newer.
     """
 
     limit = 63
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.require_direct()
-        self._direct = self.settings.migration_url or self.settings.url
-        admin = self.settings.admin_url or self._direct.set(database="postgres")
-        self._line = self._to(admin)
-
-    def _to(self, url: URL) -> Line:
-        return Line.to(self.settings, url, self.name, f"{self.application} tests")
-
-    def _execute(self, *statements: str) -> None:
-        def work(connection: Connection) -> None:
-            for statement in statements:
-                execute(connection, statement)
-
-        self._line.run(work)
-
-    def _row(self, statement: str, **values: Any) -> Any:
-        return self._line.run(lambda connection: connection.execute(text(statement), values).first())
-
-    def close(self) -> None:
-        self._line.close()
+    administration = "postgres"
+    staying = "select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'"
+    existing = "select 1 from pg_database where datname = :name and datallowconn"
+    noted = "select shobj_description(oid, 'pg_database') from pg_database where datname = :name"
 
     # --- the server
 
@@ -62,18 +39,6 @@ class PostgreSQL(Server):
             "from pg_database where datname = 'template1'"
         )
         return [str(each) for each in row]
-
-    def environment(self) -> str | None:
-        # An idle connection would otherwise be ended by a server that is set so, and the locks with it.
-        self._row("select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'")
-        database = self.settings.url.database
-        if self._row("select 1 from pg_database where datname = :name and datallowconn", name=database) is None:
-            return None
-        with self._to(self._direct.set(database=database)) as line:
-            return line.run(read_mark)
-
-    def url(self, name: str) -> URL:
-        return self.settings.url.set(database=name)
 
     # --- locks
 
@@ -104,20 +69,15 @@ class PostgreSQL(Server):
         row = self._row(f"{_ROW} where datname = :name", name=name)
         return Record.read(row[1]) if row is not None and row[0] else None
 
-    def make_template(self, name: str, record: Record, build: Callable[[URL], None]) -> None:
-        self.drop_template(name)
-        self._execute(f"CREATE DATABASE {_quoted(name)}{self._owner()}")
-        try:
-            build(self._direct.set(database=name))
-            with self._to(self._direct.set(database=name)) as line:
-                line.run(lambda connection: execute(connection, "ANALYZE"))
-            self._comment(name, record)
-            # From here on nobody can connect, so that nobody is in the way of a copy, or changes what is copied.
-            self._execute(f"ALTER DATABASE {_quoted(name)} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false")
-        except BaseException:
-            with suppress(Exception):
-                self.drop_template(name)
-            raise
+    def _create(self, name: str) -> None:
+        self._line.execute(f"CREATE DATABASE {quoted(name)}{self._owner()}")
+
+    def _finish(self, name: str, record: Record) -> None:
+        with self._inside(name) as line:
+            line.execute("ANALYZE")
+        self.note(name, record)
+        # From here on nobody can connect, so that nobody is in the way of a copy, or changes what is copied.
+        self._line.execute(f"ALTER DATABASE {quoted(name)} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false")
 
     def _owner(self) -> str:
         """
@@ -126,38 +86,27 @@ class PostgreSQL(Server):
         user = self._direct.username
         if self.settings.admin_url is None or user in (None, self.settings.admin_url.username):
             return ""
-        return f" OWNER {_quoted(str(user))}"
+        return f" OWNER {quoted(str(user))}"
 
     def drop_template(self, name: str) -> None:
         if self._row("select 1 from pg_database where datname = :name and datistemplate", name=name) is not None:
-            self._execute(f"ALTER DATABASE {_quoted(name)} WITH IS_TEMPLATE false")
+            self._line.execute(f"ALTER DATABASE {quoted(name)} WITH IS_TEMPLATE false")
         self._drop(name)
 
     # --- databases
 
-    def record(self, name: str) -> Record | None:
-        row = self._row(f"{_ROW} where datname = :name", name=name)
-        return Record.read(row[1]) if row is not None else None
-
-    def is_foreign(self, name: str) -> bool:
-        row = self._row(f"{_ROW} where datname = :name", name=name)
-        return row is not None and Record.read(row[1]) is None
-
     def note(self, name: str, record: Record) -> None:
-        self._comment(name, record)
-
-    def _comment(self, name: str, record: Record) -> None:
-        text = record.text().replace("'", "''")
-        self._execute(f"COMMENT ON DATABASE {_quoted(name)} IS '{text}'")
+        self._line.execute(f"COMMENT ON DATABASE {quoted(name)} IS {literal(record.text())}")
 
     def copy(self, template: str, name: str, record: Record) -> None:
         # Under another name until the note is on it: a database without one is never dropped, whatever it is called.
         making = f"stillroom_making_{sha256(name.encode()).hexdigest()[:20]}"
         self._drop(making)
         self.drop(name)
-        self._execute(f"CREATE DATABASE {_quoted(making)} TEMPLATE {_quoted(template)}{self._owner()}")
-        self._comment(making, record)
-        self._execute(f"ALTER DATABASE {_quoted(making)} RENAME TO {_quoted(name)}")
+        self._line.execute(f"CREATE DATABASE {quoted(making)} TEMPLATE {quoted(template)}{self._owner()}")
+        # With its name to be, under whose lock it is made: who cleans up asks for that.
+        self.note(making, msgspec.structs.replace(record, slot=record.slot or name))
+        self._line.execute(f"ALTER DATABASE {quoted(making)} RENAME TO {quoted(name)}")
 
     def drop(self, name: str) -> None:
         if self.record(name) is not None:
@@ -165,7 +114,7 @@ class PostgreSQL(Server):
             self._drop(name)
 
     def _drop(self, name: str) -> None:
-        self._execute(f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
+        self._line.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
 
     def _rollback_prepared(self, name: str) -> None:
         """
@@ -177,19 +126,17 @@ class PostgreSQL(Server):
             return list(found.scalars())
 
         if gids := self._line.run(ids):
-            with self._to(self._direct.set(database=name)) as line:
-                for gid in gids:
-                    statement = "ROLLBACK PREPARED '{}'".format(gid.replace("'", "''"))
-                    line.run(lambda connection, statement=statement: execute(connection, statement))  # type: ignore[misc]
+            with self._inside(name) as line:
+                line.execute(*(f"ROLLBACK PREPARED {literal(gid)}" for gid in gids))
 
     def ours(self) -> dict[str, Record | None]:
         def work(connection: Connection) -> dict[str, Record | None]:
             rows = connection.execute(text(_ROW.replace("select ", "select datname, "))).all()
             found = {name: (bool(done), Record.read(note)) for name, done, note in rows}
             return {
-                name: None if _HALF.fullmatch(name) and not done else record
+                name: None if TEMPLATE.fullmatch(name) and not done else record
                 for name, (done, record) in found.items()
-                if record is not None or (_HALF.fullmatch(name) and not done)
+                if record is not None or (TEMPLATE.fullmatch(name) and not done)
             }
 
         return self._line.run(work)
@@ -206,7 +153,3 @@ def _lock_key(name: str) -> int:
     Return the number of a name's advisory lock.
     """
     return int.from_bytes(sha256(f"stillroom.testing.{name}".encode()).digest()[:8], "big", signed=True)
-
-
-def _quoted(name: str) -> str:
-    return '"{}"'.format(name.replace('"', '""'))

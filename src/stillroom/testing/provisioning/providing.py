@@ -202,8 +202,11 @@ class TestDatabase:
         """
         self._require_slot()
         name = naming.clone_name(self._slot, label, self._server.limit)
-        if self._server.is_foreign(name):
-            raise TestingError(f"the database {name!r} is not one of ours; give the clone another label than {label!r}")
+        record = self._server.record(name)
+        if self._server.is_foreign(name) or (record is not None and not self._has_clone(record)):
+            raise TestingError(
+                f"the database {name!r} is not a clone of {self._slot!r}; give the clone another label than {label!r}"
+            )
         template = self.template
         self.template.copy_to(name, Record("clone", template.target.base, template.key, slot=self._slot))
         return self._server.url(name)
@@ -222,9 +225,12 @@ class TestDatabase:
         record = self._server.record(name)
         if record is None:
             return  # it is gone already
-        if record.kind != "clone" or record.slot != self._slot:
+        if not self._has_clone(record):
             raise TestingError(f"the database {name!r} is not a clone of {self._slot!r}; pass what clone() returned")
         self._server.drop(name)
+
+    def _has_clone(self, record: Record) -> bool:
+        return record.kind == "clone" and record.slot == self._slot
 
     def _require_slot(self) -> None:
         if not self._server.try_lock(self._slot):

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from ..errors import TestingError
 from ..guard import sqlite_path
-from .base import Record, Server
+from .base import TEMPLATE, Record, Server
 from .files import LockedFile, cache_directory
 from .marker import TABLE
 
@@ -32,8 +32,7 @@ _NOTE = "-stillroom"
 _BUSY = 5.0
 """Seconds that a copy waits for those who use what it replaces."""
 _PAUSE = 0.01
-_TEMPLATE = re.compile(r"tpl_.+_[0-9a-f]{12}")
-_TEMPLATE_FILE = re.compile(rf"({_TEMPLATE.pattern})\.db.*")
+_TEMPLATE_FILE = re.compile(rf"({TEMPLATE.pattern})\.db.*")
 
 
 class SQLite(Server):
@@ -46,7 +45,8 @@ class SQLite(Server):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._file = sqlite_path(self.settings.url)
+        file = sqlite_path(self.settings.url)
+        self._file = file.absolute() if file is not None else None  # a test may change the directory
         self._locks: dict[str, LockedFile] = {}
         self._memory: dict[str, tuple[URL, sqlite3.Connection, Record]] = {}
 
@@ -61,7 +61,7 @@ class SQLite(Server):
     def _path(self, name: str) -> Path:
         if self._file is None:
             raise TestingError(f"the database {name!r} is in memory")
-        return self._file.absolute().with_name(f"{name}{self._file.suffix}")
+        return self._file.with_name(f"{name}{self._file.suffix}")
 
     @cached_property
     def _cache(self) -> Path:
@@ -79,7 +79,7 @@ class SQLite(Server):
         if self._file is None or not self._file.is_file():
             return None
         # Not read only: the last one to close a file in WAL mode tidies up, if it may write.
-        with contextlib.closing(sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(f"{self._file.as_uri()}?mode=rw", uri=True)) as connection:
             names = connection.execute("select 1 from sqlite_master where type = 'table' and name = ?", (TABLE,))
             if names.fetchone() is None:
                 return None
@@ -105,13 +105,13 @@ class SQLite(Server):
 
     def _lock(self, name: str) -> LockedFile:
         if name not in self._locks:
-            path = self._template(name) if _TEMPLATE.fullmatch(name) else self._path(name)
+            path = self._template(name) if TEMPLATE.fullmatch(name) else self._path(name)
             path = path.with_name(f"{path.name}{_NOTE}")
             self._locks[name] = LockedFile(path)
         return self._locks[name]
 
     def try_lock(self, name: str) -> bool:
-        is_template = _TEMPLATE.fullmatch(name) is not None
+        is_template = TEMPLATE.fullmatch(name) is not None
         if self._file is None and not is_template:
             return True  # nobody else can see it
         if not self._lock(name).acquire():
@@ -121,7 +121,7 @@ class SQLite(Server):
         return True
 
     def unlock(self, name: str) -> None:
-        is_template = _TEMPLATE.fullmatch(name) is not None
+        is_template = TEMPLATE.fullmatch(name) is not None
         if is_template or self._file is not None:
             # The note stays as long as the database does.
             stays = not is_template and self.record(name) is not None and self._path(name).exists()
@@ -237,9 +237,9 @@ class SQLite(Server):
         for each in self._cache.iterdir():
             if match := _TEMPLATE_FILE.fullmatch(each.name):
                 found[match[1]] = self.template(match[1])
-        if self._file is not None and self._file.absolute().parent.is_dir():
+        if self._file is not None and self._file.parent.is_dir():
             end = f"{self._file.suffix}{_NOTE}"
-            for each in self._file.absolute().parent.iterdir():
+            for each in self._file.parent.iterdir():
                 if each.name.endswith(end) and (record := Record.read(LockedFile(each).read())) is not None:
                     found[each.name.removesuffix(end)] = record
         return found

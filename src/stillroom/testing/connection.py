@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,8 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from stillroom import Database, MissingDriver
+
+from .errors import TestingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,16 +40,20 @@ class Line:
 
     Args:
         database: The database; it is closed with the line.
+        patience: Seconds that an answer over an asyncio driver may take; None for no limit.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, patience: float | None = None) -> None:
         self.database = database
+        self.patience = patience
         self._turn = threading.RLock()
         self._send: Callable[[Callable[[Connection], Any]], Any] | None = None
         self._hang_up: Callable[[], None] = database.close
 
     @classmethod
-    def to(cls, settings: DatabaseSettings, url: URL, name: str, application: str) -> Line:
+    def to(
+        cls, settings: DatabaseSettings, url: URL, name: str, application: str, *, patience: float | None = None
+    ) -> Line:
         """
         Make a line to a URL, with the other settings of a database but none of its time limits.
         """
@@ -60,13 +66,17 @@ class Line:
             pooler=False,
             models=(),
             statement_timeout=0.0,
+            lock_timeout=None,
             idle_transaction_timeout=0.0,
         )
-        return cls(Database(direct, name=name, application=application))
+        return cls(Database(direct, name=name, application=application), patience)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """
         Call `work` with the connection, and return its result.
+
+        Raises:
+            TestingError: There is no answer in time.
         """
         with self._turn:
             if self._send is None:
@@ -74,12 +84,23 @@ class Line:
             result: T = self._send(work)
             return result
 
+    def execute(self, *statements: str) -> None:
+        """
+        Send statements as they are, one after the other.
+        """
+
+        def work(connection: Connection) -> None:
+            for statement in statements:
+                execute(connection, statement)
+
+        self.run(work)
+
     def revive(self) -> None:
         """
         Connect anew if the connection was lost; its locks are lost then, too.
         """
         try:
-            self.run(lambda connection: execute(connection, "SELECT 1"))
+            self.execute("SELECT 1")
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
@@ -112,6 +133,9 @@ class Line:
         def send(work: Callable[[Connection], Any]) -> Any:
             done: Future[Any] = Future()
             jobs.put((work, done))
+            wait([done], self.patience)
+            if not done.done():
+                raise TestingError(f"the server of the database {self.database.name!r} did not answer in time")
             return done.result()
 
         self._hang_up = hang_up
