@@ -18,7 +18,7 @@ from . import errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Details", "Kind", "classify", "details", "is_retryable", "translate"]
+__all__ = ["OF_A_ROW", "Details", "Kind", "classify", "details", "is_retryable", "translate"]
 
 
 class Kind(enum.Enum):
@@ -209,6 +209,24 @@ _CLASSES: Final = MappingProxyType(
     }
 )
 _BY_NAME: Final = MappingProxyType({kind.value: kind for kind in Kind})
+
+OF_A_ROW: Final = frozenset(
+    {
+        Kind.UNIQUE_VIOLATION,
+        Kind.FOREIGN_KEY_VIOLATION,
+        Kind.NOT_NULL_VIOLATION,
+        Kind.CHECK_VIOLATION,
+        Kind.EXCLUSION_VIOLATION,
+        Kind.INVALID_DATA,
+    }
+)
+"""
+The kinds of errors that the values of one row may be to blame for.
+
+They are the SQLSTATE classes 22 (data exception) and 23 (integrity constraint violation) of PostgreSQL's list of error
+codes, and what MariaDB and SQLite say instead. Without the rows to blame, the others could be written; not so after a
+lock, a lost connection or a missing table.
+"""
 
 _RETRYABLE: Final = frozenset({Kind.SERIALIZATION_FAILURE, Kind.DEADLOCK, Kind.LOCK_TIMEOUT, Kind.DISCONNECTED})
 

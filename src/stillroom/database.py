@@ -226,12 +226,12 @@ class Database:
             watch(engine, role)
         return lambda: self._watchers.remove(watch)
 
-    def is_same(self, other: Database) -> bool:
+    def is_declared_by(self, settings: Settings) -> bool:
         """
-        Say whether another one has the same name and settings.
+        Say whether `settings` declare a database of this name just as this one is.
         """
-        mine = (self.name, self.settings, self.application, self.secret_key)
-        return mine == (other.name, other.settings, other.application, other.secret_key)
+        shared = (settings.application, settings.secret_key)
+        return settings.databases.get(self.name) == self.settings and shared == (self.application, self.secret_key)
 
     def _url_for(self, role: Role) -> URL:
         return self.reader_url() if role == "reader" else self._url

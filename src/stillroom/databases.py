@@ -173,16 +173,17 @@ class Databases:
         Make the databases of `settings`, as far as they are not there already.
         """
         former = list(self._declared.databases.values()) if self._declared is not None else []
+        there = [each for each in (*former, *self._parked) if each.is_declared_by(settings)]
         databases = {}
         for name, each in settings.databases.items():
-            database = Database(each, name=name, application=settings.application, secret_key=settings.secret_key)
-            there = next((known for known in [*former, *self._parked] if known.is_same(database)), None)
-            databases[name] = there or database
-            if there is None:
+            database = next((known for known in there if known.name == name), None)
+            if database is None:
+                database = Database(each, name=name, application=settings.application, secret_key=settings.secret_key)
                 if self._overrides:
                     self._overrides[-1].made.append(database)
                 for watch in self._watchers:
                     watch(database)
+            databases[name] = database
         if self._overrides:
             self._parked += [each for each in former if each not in self._parked]
         self._declared = Declared(self, databases, settings.default, settings.on_multiple_writes)

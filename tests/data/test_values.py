@@ -132,7 +132,8 @@ def test_a_time_without_a_zone_is_refused_where_it_could_mean_any(shelf: Databas
         ("Writer.jsonl", '{"name": "A"}\n{"name": \n', 2, "truncated"),
         ("Writer.json", '[{"name": "A"}, 5]', 2, "5 is no row"),
         ("Writer.csv", "name,bron\nA,\n", 1, "Writer has no column 'bron'; did you mean 'born'?"),
-        ("Book.csv", "title,writer,writer.name\nA,B,C\n", 1, "Book has no column 'writer.name'"),
+        ("Book.csv", "title,writer,writer.name\nA,B,C\n", 1, "'writer.name': it is told by its parts and as a whole"),
+        ("Book.csv", "title,writer.name,writer\nA,B,\n", 1, "'writer': it is told by its parts and as a whole"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(

@@ -74,6 +74,18 @@ def test_views_and_checks_on_the_other_backends(any_database: str, tmp_path: Pat
         assert [each.text.partition(": ")[2] for each in check(dbs)] == ["add_view things"]
 
 
+def test_names_are_quoted_as_they_are(postgresql_database: str, tmp_path: Path) -> None:
+    with shop.databases(tmp_path, postgresql_database, metadata="tests.migrations.shelf:oddly_named") as dbs:
+        init(dbs)
+        assert run(dbs)[0] == 'add_enum 100% "sure"'
+        with dbs.main.connect() as connection:
+            (found,) = inspect(connection).get_enums()  # type: ignore[attr-defined]
+            assert found["name"] == '100% "sure"'
+        downgrade(dbs, "base")
+        with dbs.main.connect() as connection:
+            assert inspect(connection).get_enums() == []  # type: ignore[attr-defined]
+
+
 def test_a_value_that_an_enum_would_lose_is_its_author_s_to_decide(postgresql_database: str, tmp_path: Path) -> None:
     with shop.databases(tmp_path, postgresql_database, metadata="tests.migrations.shelf:first") as dbs:
         init(dbs)

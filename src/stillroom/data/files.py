@@ -156,11 +156,13 @@ class _Reading:
         Return the database and the model that the name of a file tells: main.Artist.csv, or main/Artist.csv.
         """
         stem = path.name[: -len(path.suffix)]
+        above = path.parent.name
+        database = self.database or (above if above in self.catalog.databases else None)
         first, _, rest = stem.partition(".")
         if rest and first in self.catalog.databases and self.database in (None, first):
-            return first, rest
-        above = path.parent.name
-        return self.database or (above if above in self.catalog.databases else None), stem
+            is_schema = self.catalog.called(stem, database or first)  # which may be called like a database
+            return (database, stem) if is_schema else (first, rest)
+        return database, stem
 
     def _of_document(self, path: Path, content: Any) -> Iterator[tuple[Target, list[Any]]]:
         """

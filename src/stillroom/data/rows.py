@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ARRAY, and_, column, func, inspect, literal, select, tuple_
+from sqlalchemy import ARRAY, JSON, and_, column, func, inspect, literal, select, tuple_
 from sqlalchemy.orm import RelationshipDirection
 
 from stillroom.data.errors import DataFileError
-from stillroom.data.values import LEFT_OUT, Wrong, conversion
+from stillroom.data.values import LEFT_OUT, Wrong, conversion, is_padded
 from stillroom.repository.bulk.formats import is_json
 from stillroom.settings.schema import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import Column, Select
     from sqlalchemy.orm import Session
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stillroom.data.catalog import Catalog, Target
     from stillroom.data.files import Part
 
-__all__ = ["Reader", "Reference", "Resolver", "Row", "matching", "reference"]
+__all__ = ["Reader", "Reference", "Resolver", "Row", "matching", "reference", "require_plain"]
 
 PARAMETERS = 8000
 """How many values one SELECT looks for; each database takes more."""
@@ -120,6 +120,12 @@ def reference(catalog: Catalog, target: Target, name: str) -> Reference | None:
     return Reference(other, tuple(target.attributes[a] for a, _ in pairs), tuple(other.attributes[b] for _, b in pairs))
 
 
+class _Parts(dict[str, Any]):
+    """
+    A value that names with dots have told; no object of the file's own.
+    """
+
+
 class Reader:
     """
     Reads the rows of one part.
@@ -150,7 +156,7 @@ class Reader:
     def _row(self, number: int, raw: dict[str, Any]) -> Row:
         values: dict[str, Any] = {}
         references: dict[str, Natural] = {}
-        for name, value in (_nested(raw) if any("." in name for name in raw) else raw).items():
+        for name, value in (self._nested(number, raw) if any("." in name for name in raw) else raw).items():
             try:
                 self._take(name, value, values, references)
             except Wrong as error:
@@ -159,6 +165,22 @@ class Reader:
             except DataFileError as error:
                 raise self.part.refused(number, str(error), name, value) from error
         return Row(self.part, number, values, references)
+
+    def _nested(self, number: int, raw: dict[str, Any]) -> dict[str, Any]:
+        """
+        Turn names with dots, which CSV has for a reference, into values inside values; without a value there is none.
+        """
+        found = _Parts()
+        for name, value in raw.items():
+            *outer, last = name.split(".")
+            inner: Any = found
+            for each in outer:
+                inner = inner.setdefault(each, _Parts()) if isinstance(inner, _Parts) else None
+            if not isinstance(inner, _Parts) or last in inner:
+                reason = "it is told by its parts and as a whole, and only one of the two can be: leave one of them out"
+                raise self.part.refused(number, reason, name, value)
+            inner[last] = value
+        return {name: _without_nothing(value) for name, value in found.items()}
 
     def _take(self, name: str, value: Any, values: dict[str, Any], references: dict[str, Natural]) -> None:
         target = self.target
@@ -195,6 +217,7 @@ class Reader:
             if inner is not None and (isinstance(each, Mapping) or name not in target.columns):
                 known.append((name, self._natural(inner, each)))
             elif name in target.columns:
+                require_plain(target, name)
                 try:
                     taken = self._converter(target, name)(each)
                 except Wrong as error:
@@ -218,30 +241,26 @@ class Reader:
         return self._references[key]
 
 
+def require_plain(target: Target, name: str) -> None:
+    """
+    Refuse a column whose values cannot tell one row from another.
+
+    Raises:
+        DataFileError: It holds lists or JSON.
+    """
+    if isinstance(target.columns[name].type, JSON | ARRAY):
+        raise DataFileError(
+            f"{target.name}.{name} holds {target.columns[name].type!r}, by which no row can be told from others: take "
+            "another column"
+        )
+
+
 def _unknown(target: Target, name: str) -> DataFileError:
     if name in inspect(target.model).relationships:
         return DataFileError(
             f"{target.name}.{name} is a list, which a row cannot hold: load the rows on its other side"
         )
     return DataFileError(f"{target.name} has no column {name!r}{nearest(name, target.columns)}")
-
-
-def _nested(raw: dict[str, Any]) -> dict[str, Any]:
-    """
-    Turn names with dots, which CSV has for a reference, into values inside values; without a value there is none.
-    """
-    found: dict[str, Any] = {}
-    for name, value in raw.items():
-        *outer, last = name.split(".")
-        inner = found
-        for each in outer:
-            inner = inner.setdefault(each, {})
-            if not isinstance(inner, dict):
-                found[name] = value  # beside a value for the whole, which is refused
-                break
-        else:
-            inner[last] = value
-    return {name: _without_nothing(value) if "." not in name else value for name, value in found.items()}
 
 
 def _without_nothing(value: Any) -> Any:
@@ -332,11 +351,21 @@ def matching(
         keys: The tuples.
     """
     columns = [target.columns[name] for name in names]
-    statement = select(*columns, *(target.columns[name] for name in wanted))
+    selected = [*columns, *(target.columns[name] for name in wanted)]
+    padded = [position for position, each in enumerate(selected) if is_padded(each)]
     connection = session.connection()
     rest = iter(keys)
     while some := list(islice(rest, PARAMETERS // len(columns))):
-        yield from connection.execute(_narrowed(statement, columns, some, connection.dialect.name))
+        found = connection.execute(_narrowed(select(*selected), columns, some, connection.dialect.name))
+        yield from (_unpadded(row, padded) for row in found) if padded else found
+
+
+def _unpadded(row: Sequence[Any], padded: list[int]) -> list[Any]:
+    values = list(row)
+    for position in padded:
+        if values[position] is not None:
+            values[position] = values[position].rstrip(" ")
+    return values
 
 
 def _narrowed(statement: Select[Any], columns: list[Column[Any]], some: list[tuple[Any, ...]], dialect: str) -> Any:

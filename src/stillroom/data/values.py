@@ -6,6 +6,7 @@ import enum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from sqlalchemy import CHAR, NCHAR
 
 from stillroom.repository.bulk.formats import from_file, is_json, python_type
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from stillroom.data.catalog import Target
 
-__all__ = ["LEFT_OUT", "Wrong", "conversion"]
+__all__ = ["LEFT_OUT", "Wrong", "conversion", "is_padded"]
 
 LEFT_OUT = object()
 """In place of a value that the file does not give."""
@@ -51,6 +52,7 @@ def conversion(target: Target, name: str, format_: str) -> Callable[[Any], Any]:
     # In documents JSON is itself, as in lines of JSON; in the other formats it is a text.
     inner = from_file("jsonl" if format_ in ("json", "yaml", "jsonl") else "csv", column.type)
     is_text = kind is str
+    padded = is_padded(column)
     empty = _empty(column, is_csv=format_ == "csv")
 
     def convert(value: Any) -> Any:
@@ -61,7 +63,7 @@ def conversion(target: Target, name: str, format_: str) -> Callable[[Any], Any]:
         if is_text and not isinstance(value, str):
             raise Wrong("text; put it between quotes")
         if inner is None:
-            return value
+            return value.rstrip(" ") if padded else value
         try:
             return inner(value)
         except (msgspec.MsgspecError, ValueError, ArithmeticError) as error:
@@ -70,6 +72,13 @@ def conversion(target: Target, name: str, format_: str) -> Callable[[Any], Any]:
             raise Wrong("JSON" if is_json(column.type) else _called(kind)) from error
 
     return convert
+
+
+def is_padded(column: Column[Any]) -> bool:
+    """
+    Say whether blanks at the end are no part of a column's values: PostgreSQL adds them, MariaDB takes them away.
+    """
+    return isinstance(column.type, CHAR | NCHAR)
 
 
 def _empty(column: Column[Any], *, is_csv: bool) -> Any:

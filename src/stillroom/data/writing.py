@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import JSON, null, select
 from sqlalchemy.exc import DBAPIError
 
-from stillroom import BadRow, DriverError, ForeignKeyViolation, Kind, classify
+from stillroom import BadRow, DriverError, ForeignKeyViolation, classify
+from stillroom.classification import OF_A_ROW
 from stillroom.data.errors import DataFileError
-from stillroom.data.rows import Reader, Resolver, matching, reference
+from stillroom.data.rows import Reader, Resolver, matching, reference, require_plain
 from stillroom.repository.bulk.loading import advance_counters
 
 if TYPE_CHECKING:
@@ -30,15 +31,6 @@ SIZE = 4000
 UNCHANGED, INSERTED, UPDATED = range(3)
 Counts = tuple[int, int, int]
 """How many rows are as they were, were inserted and were updated."""
-
-_OF_A_ROW = (
-    Kind.UNIQUE_VIOLATION,
-    Kind.FOREIGN_KEY_VIOLATION,
-    Kind.NOT_NULL_VIOLATION,
-    Kind.CHECK_VIOLATION,
-    Kind.EXCLUSION_VIOLATION,
-    Kind.INVALID_DATA,
-)
 
 
 def matched_key(catalog: Catalog, target: Target, names: set[str], key: Sequence[str] | None) -> tuple[str, ...]:
@@ -72,6 +64,8 @@ def matched_key(catalog: Catalog, target: Target, names: set[str], key: Sequence
             f"the rows of {target} have no {sorted(set(found) - names)!r}, by which they would be found again: give "
             "it, or say by which columns, with key= (--key)"
         )
+    for name in found:
+        require_plain(target, name)
     return found
 
 
@@ -104,6 +98,8 @@ class TableWriter:
         self.hides = self.rows.plan.deletes_softly
         # A reference that may be empty is filled in when all rows are there; others must stand in the right order.
         self.later = frozenset(name for name in target.deferred if name not in key and target.columns[name].nullable)
+        columns = target.columns.items()
+        self.nulls = [name for name, column in columns if column.nullable and isinstance(column.type, JSON)]
         self.states = bytearray()
 
     def write(self, parts: Sequence[Part], names: set[str], *, stays: bool = True) -> bool:
@@ -239,18 +235,22 @@ class TableWriter:
         Send rows; look for the one that is to blame if they are refused.
         """
         try:
-            self.rows.upsert_many([row.values for row in rows], match=self.key)
+            self.rows.upsert_many([self._sent(row) for row in rows], match=self.key)
         except BadRow as error:
             row = rows[error.number - 1]
             raise self._refused(row, error.__cause__ or error, error.column) from error
         except DBAPIError as error:
-            if classify(error) not in _OF_A_ROW:
+            if classify(error) not in OF_A_ROW:
                 raise
             if len(rows) == 1:
                 raise self._refused(rows[0], error, self._column(rows[0], error)) from error
             half = len(rows) // 2
             self._upsert(rows[:half])
             self._upsert(rows[half:])
+
+    def _sent(self, row: Row) -> dict[str, Any]:
+        # SQLAlchemy writes None into a column of JSON as JSON's null, which is a value.
+        return row.values | {name: null() for name in self.nulls if name in row.values and row.values[name] is None}
 
     def _refused(self, row: Row, error: BaseException, column: str | None) -> RowRefused:
         # The first line; what PostgreSQL adds has other values of the row in it.

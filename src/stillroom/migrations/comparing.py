@@ -71,6 +71,16 @@ def _rendered(context: AutogenContext, operation: Statement) -> list[str]:
     return [f"op.execute({_PARAMETER.sub(_ESCAPED, each)!r})" for each in operation.up]
 
 
+def _quoted(connection: Connection, schema: str | None, name: str) -> str:
+    """
+    Return a name as a revision has it.
+    """
+    # Drivers whose parameters are written with a percent sign would have each of them doubled, and twice in the end.
+    make: Any = type(connection.dialect)
+    quote = make(paramstyle="named").identifier_preparer.quote
+    return ".".join(quote(each) for each in (schema, name) if each is not None)
+
+
 # --- enums
 
 
@@ -95,11 +105,10 @@ def _compare_enums(
         wanted[each.schema or default, str(each.name)] = list(each.enums)
     inspector: Any = inspect(connection)
     there = {(each["schema"], each["name"]): list(each["labels"]) for each in inspector.get_enums(schema="*")}
-    quote = connection.dialect.identifier_preparer.quote
     owned: Owned | None = context.opts.get(OWNED)
     for key, values in wanted.items():
         schema, name = key
-        full = quote(name) if schema == default else f"{quote(schema or '')}.{quote(name)}"
+        full = _quoted(connection, None if schema == default else schema, name)
         if key not in there:
             operations.ops.insert(0, _new_enum("add_enum", name, full, values))
         elif there[key] != values:
@@ -107,7 +116,7 @@ def _compare_enums(
     for (schema, name), values in there.items():
         ours = owned is not None and name in owned.named and schema in {default, *schemas}
         if ours and (schema, name) not in wanted:
-            full = quote(name) if schema == default else f"{quote(schema)}.{quote(name)}"
+            full = _quoted(connection, None if schema == default else schema, name)
             operations.ops.append(_new_enum("", name, full, values).reversed_as("remove_enum"))
     return PriorityDispatchResult.CONTINUE
 
@@ -185,8 +194,7 @@ def _compare_views(
             operations.ops.append(Statement("modify_view", each.name, up, down))
     for schema, view in there - wanted.keys():
         if owned is not None and view in owned.named:
-            quote = connection.dialect.identifier_preparer.quote
-            name = quote(view) if schema is None else f"{quote(schema)}.{quote(view)}"
+            name = _quoted(connection, schema, view)
             old = _definition(inspector, schema, view)
             drop = Statement("remove_view", view, [f"DROP VIEW {name}"], [f"CREATE VIEW {name} AS {old}"])
             operations.ops.insert(0, drop)  # before the tables that it looks at

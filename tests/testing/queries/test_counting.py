@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -107,6 +109,32 @@ def test_a_statement_that_fails_counts(dbs: Databases) -> None:
 def test_a_write_that_a_reader_refuses_is_not_sent_and_does_not_count(dbs: Databases) -> None:
     with assert_queries(dbs, 0), pytest.raises(Exception, match="not sent"), dbs.unit_of_work() as uow:
         uow.reader.execute(insert(Customer), {"id": 4})
+
+
+def test_objects_are_loaded_while_other_threads_begin_to_use_their_databases(dbs: Databases) -> None:
+    over = threading.Event()
+
+    def use_others() -> None:
+        while not over.is_set():
+            with Databases({"databases": {"main": {"url": "sqlite://"}}}) as others, count_queries(others):
+                _ = others.main.engine
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as executor, count_queries(dbs), dbs.unit_of_work() as uow:
+            using = executor.submit(use_others)
+            try:
+                order = uow.main.scalars(select(Order)).first()
+                assert order is not None
+                for _ in range(1500):
+                    uow.main.expire(order, ["lines"])
+                    assert order.lines is not None
+            finally:
+                over.set()
+            using.result(10)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_statements_of_other_threads_count(dbs: Databases) -> None:

@@ -8,14 +8,31 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import create_engine, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.pool import NullPool
 
+from stillroom.testing.servers import wait_until
 from tests.testing.sandbox.support import Item, run
 
 if TYPE_CHECKING:
     from tests.testing.sandbox.support import Setting
+
+
+HELD_UP = {
+    "postgresql": (
+        "lock table parts",
+        "select count(*) from parts",
+        "select count(*) from pg_locks where relation = 'parts'::regclass and not granted",
+    ),
+    "mysql": (
+        "select get_lock('stillroom test', 0)",
+        "select get_lock('stillroom test', 10)",
+        "select count(*) from information_schema.processlist where state = 'User lock' and db = database()",
+    ),
+}
+"""What holds up a statement that reads, that statement, and how many are held up."""
 
 
 async def counted(setting: Setting) -> int:
@@ -184,6 +201,42 @@ def test_a_task_that_is_cancelled_while_it_waits_to_write_leaves_the_queue(async
         assert await counted(async_setting) == 2
 
     run(async_setting, work)
+
+
+def test_a_task_that_is_cancelled_before_its_commit_begins_keeps_nobody(async_setting: Setting) -> None:
+    engine = async_setting.dbs["main"].async_engine
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no statement that waits")
+    lock, read, waiting = HELD_UP[engine.dialect.name]
+
+    async def hold() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(text(read))
+
+    async def write(name: str) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(insert(Item), {"name": name})
+
+    async def work() -> None:
+        connection = await engine.connect()
+        await connection.execute(insert(Item), {"name": "a"})
+        with create_engine(async_setting.url, poolclass=NullPool).connect() as outside:
+            outside.execute(text(lock))
+            holding = asyncio.create_task(hold())
+            await asyncio.to_thread(wait_until, lambda: bool(outside.scalar(text(waiting))), "a statement is held up")
+            committing = asyncio.create_task(connection.commit())
+            await asyncio.sleep(0.05)
+            committing.cancel()
+            await asyncio.sleep(0.05)
+        with pytest.raises(asyncio.CancelledError):
+            await committing
+        await connection.close()
+        await holding
+        await asyncio.create_task(write("b"))
+        assert await counted(async_setting) == 2
+
+    with async_setting.impatient():
+        run(async_setting, work)
 
 
 def test_the_event_loop_goes_on_while_a_statement_runs(async_setting: Setting) -> None:

@@ -191,3 +191,13 @@ def test_sqlite_a_trigger_is_one_statement(sqlite: Setting) -> None:
         )
         connection.exec_driver_sql("insert into items (name) values ('a')")
     assert sqlite.count() == 2
+
+
+def test_postgresql_a_copy_into_a_table_that_is_called_like_the_output_is_none_to_it(postgresql: Setting) -> None:
+    with postgresql.engine.begin() as connection:
+        connection.exec_driver_sql("create table stdout_log (line integer)")
+        with connection.connection.cursor() as cursor:
+            with cursor.copy("copy stdout_log from stdin") as copy:
+                copy.write_row((7,))
+            with cursor.copy("copy stdout_log\nTO STDOUT") as copy:
+                assert list(copy.rows()) == [("7",)]

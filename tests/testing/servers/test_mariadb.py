@@ -4,6 +4,7 @@ Throwaway MariaDB servers: they start, stop, crash and recover, and leave nothin
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import psutil
@@ -14,6 +15,7 @@ from sqlalchemy.engine import make_url
 from stillroom.testing.errors import ServerUnavailable, TestingError
 from stillroom.testing.servers import mariadb as module
 from stillroom.testing.servers import mariadb_server as run_server
+from stillroom.testing.servers import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +48,10 @@ def test_the_administrator_comes_in_by_url_without_a_password(mariadb_server: Ma
 
 def test_a_server_executes_sql_without_a_driver(mariadb_server: MariaDBServer) -> None:
     assert mariadb_server.sql("SELECT 1, 'a b'", "SELECT 2 UNION SELECT 3") == "1\ta b\n2\n3"
+
+
+def test_a_remark_ends_with_its_statement(mariadb_server: MariaDBServer) -> None:
+    assert mariadb_server.sql("SELECT 1 -- one", "SELECT 2;", "SELECT 3") == "1\n2\n3"
 
 
 def test_sql_that_the_server_refuses_is_an_error_with_its_answer(mariadb_server: MariaDBServer) -> None:
@@ -88,6 +94,14 @@ def test_a_server_restarts_on_its_port(mariadb_server: MariaDBServer) -> None:
     assert mariadb_server.sql("SELECT 1") == "1"
 
 
+def test_a_server_stops_as_soon_as_it_runs(mariadb_server: MariaDBServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 15.0)
+    for _ in range(5):
+        mariadb_server.restart()
+    mariadb_server.stop()
+    assert mariadb_server.pid is None
+
+
 def test_a_server_that_cannot_start_says_what_its_log_says(mariadb_server: MariaDBServer) -> None:
     mariadb_server.stop()
     mariadb_server.settings["no-such-setting"] = "1"
@@ -96,6 +110,15 @@ def test_a_server_that_cannot_start_says_what_its_log_says(mariadb_server: Maria
             mariadb_server.start()
     finally:
         del mariadb_server.settings["no-such-setting"]
+
+
+def test_a_server_whose_port_another_program_has_is_not_taken_for_that(mariadb_server: MariaDBServer) -> None:
+    mariadb_server.stop()
+    with (
+        socket.create_server(("127.0.0.1", mariadb_server.port)),
+        pytest.raises(TestingError, match="ended with status 1 instead of accepting connections"),
+    ):
+        mariadb_server.start()
 
 
 def test_a_server_takes_settings_and_leaves_neither_process_nor_directory() -> None:

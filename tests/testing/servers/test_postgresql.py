@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import psycopg
 import pytest
 
 from stillroom.testing.errors import ServerUnavailable, TestingError
-from stillroom.testing.servers import PostgresServer, StopMode, free_port, wait_until
+from stillroom.testing.servers import PostgresServer, StopMode, free_port, processes, wait_until
 from stillroom.testing.servers import pg_server as run_server
 from stillroom.testing.servers import postgresql as module
 from stillroom.testing.servers.processes import alive
@@ -159,6 +160,34 @@ def test_a_server_leaves_neither_process_nor_directory() -> None:
     assert pid is not None
     assert not psutil.pid_exists(pid)  # a child of this process, which has waited for it
     assert not server.directory.parent.exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="the system cannot suspend a process")
+def test_a_server_that_does_not_stop_leaves_neither_process_nor_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_server() as server:
+        assert server.pid is not None
+        process = psutil.Process(server.pid)
+        started = process.children(recursive=True)
+        process.suspend()
+        monkeypatch.setattr(processes, "PATIENCE", 0.5)
+    assert not any(map(alive, [process, *started]))
+    assert not server.directory.parent.exists()
+
+
+def test_a_program_that_does_not_end_is_killed_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 1.0)
+    note = tmp_path / "pid"
+    with pytest.raises(TestingError, match=r"(?s)did not end within 2 s and was killed:.*begun"):
+        processes.run_program(["/bin/sh", "-c", f"echo begun; sleep 60 & echo $! > {note}; wait"])
+    assert not psutil.pid_exists(int(note.read_text())) or not alive(psutil.Process(int(note.read_text())))
+
+
+def test_a_client_that_gets_no_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 0.05)
+    with pytest.raises(TestingError, match=r"sleep: the server did not answer within 0\.2 s"):
+        processes.ask_client(["sleep", "60"])
 
 
 @pytest.mark.skipif(not INSTALLED, reason="no PostgreSQL is installed beside the wheel's")

@@ -86,7 +86,7 @@ class Query:
     failed: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Counted:
     """
     What a block has sent so far.
@@ -137,7 +137,8 @@ def count_queries(databases: Databases) -> Iterator[Counted]:
         taps[-1].add(counted)
 
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: _remove(counted, taps))
+        _open.append(counted)
+        stack.callback(_remove, counted, taps)
         _watch_sessions()
         for name in databases:
             stack.callback(databases[name].watch_engines(partial(tap, name)))
@@ -145,6 +146,7 @@ def count_queries(databases: Databases) -> Iterator[Counted]:
 
 
 def _remove(counted: Counted, taps: Iterable[_Tap]) -> None:
+    _open.remove(counted)
     for each in taps:
         each.remove(counted)
 
@@ -228,6 +230,8 @@ def _sets(context: Any, parameters: Sequence[Any]) -> int:
 
 
 _lock = threading.Lock()
+_open: list[Counted] = []
+"""The blocks that are open. The taps are not asked: another thread may be adding one for its engine."""
 _taps: WeakKeyDictionary[Engine, _Tap] = WeakKeyDictionary()
 _flush: ContextVar[int | None] = ContextVar("stillroom_flush", default=None)
 _flushes = count()
@@ -255,7 +259,7 @@ def _watch_sessions() -> None:
 
 
 def _executing(state: ORMExecuteState) -> None:
-    if not (state.is_relationship_load or state.is_column_load) or not any(tap.open for tap in list(_taps.values())):
+    if not _open or not (state.is_relationship_load or state.is_column_load):
         return
     state.update_execution_options(**{_LOAD: _load(state)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util import greenlet_spawn
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .psycopg import PsycopgCursor
+
+
+_TO_STDOUT = re.compile(r"\bto\s+stdout\b", re.IGNORECASE)
 
 
 class Copy:
@@ -32,7 +36,8 @@ class Copy:
         self._blocks: list[Any] = []
         self._types: Any = None
         self._text = cursor.connection.text_of(statement)
-        self._reads = "stdout" in self._text.lower()
+        self._reads = _TO_STDOUT.search(self._text) is not None
+        self._has_run = False
 
     def set_types(self, types: Any) -> None:
         """
@@ -86,10 +91,8 @@ class Copy:
             self._run(self._write)
 
     def _load(self, *, rows: bool = False) -> None:
-        if self._reads:
-            self._reads = False
+        if self._reads and not self._has_run:
             self._run(lambda copy: self._read(copy, rows=rows))
-            self._steps.clear()
 
     def _write(self, copy: Any) -> None:
         for method, data in self._steps:
@@ -102,6 +105,7 @@ class Copy:
             self._blocks = [bytes(block) if isinstance(block, memoryview) else block for block in copy]
 
     def _run(self, work: Callable[[Any], None]) -> None:
+        self._has_run = True
         cursor = self.cursor
 
         def call() -> None:
@@ -117,12 +121,8 @@ class Copy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._done_reading:
+        if kind is None:
             self.finish()
-
-    @property
-    def _done_reading(self) -> bool:
-        return "stdout" in self._text.lower()
 
 
 class AsyncCopy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from .actors import current_actor
 from .floor import TaskWaiter, ThreadWaiter
 from .running import run_for_task
 from .servers import busy_snapshot
+from .statements import configured
 from .transactions import Transaction
 
 if TYPE_CHECKING:
@@ -50,12 +52,16 @@ class LogicalConnection:
 
     # --- running in the caller's world
 
-    def run(self, operation: Callable[[], R]) -> R:
+    def run(self, operation: Callable[[], R], *, is_end: bool = False) -> R:
         """
         Run an operation on the real connection; a task's event loop goes on meanwhile.
+
+        Args:
+            operation: What to run.
+            is_end: It ends a transaction, and is done also where its task is cancelled before its turn has come.
         """
         if self.is_async and in_greenlet():
-            return run_for_task(self.shared.runner, operation, self._interrupt)
+            return run_for_task(self.shared.runner, operation, None if is_end else self._interrupt)
         return self.shared.runner.run(operation)
 
     def _interrupt(self) -> None:
@@ -142,7 +148,7 @@ class LogicalConnection:
 
     # --- statements
 
-    def execute(self, text: str, call: Callable[[], Any], *, opens: bool) -> Any:
+    def execute(self, text: str, call: Callable[[], Any], *, opens: bool, parameters: Any = ()) -> Any:
         """
         Run a statement, or do what it stands for.
 
@@ -150,21 +156,22 @@ class LogicalConnection:
             text: The statement.
             call: Runs it on the real connection.
             opens: Outside of a transaction it begins one; else it commits by itself.
+            parameters: Its parameters.
 
         Returns:
             What `call` returned; for a statement that is not sent, None, or a tuple with the value it answers with.
         """
         transaction = self.transaction
         if transaction is None or not transaction.immediate:
-            return self._execute(text, call, opens=opens)
+            return self._execute(text, call, parameters, opens=opens)
         transaction.actor = current_actor()  # the one that began it, such as a fixture's task, may have ended
         transaction.statements += 1
         try:
-            return self._execute(text, call, opens=opens)
+            return self._execute(text, call, parameters, opens=opens)
         finally:
             transaction.statements += 1
 
-    def _execute(self, text: str, call: Callable[[], Any], *, opens: bool) -> Any:
+    def _execute(self, text: str, call: Callable[[], Any], parameters: Any, *, opens: bool) -> Any:
         shared = self.shared
         shared.require_usable()
         statement = shared.parse(text)
@@ -174,6 +181,8 @@ class LogicalConnection:
             raise SandboxError(statement.refused)
         if statement.sets and "idle_" in text.lower():
             call = partial(shared.without_idle_limits, call)
+        if "set_config" in statement.calls:
+            statement = replace(statement, configures=configured(text, parameters))
         transaction = self.transaction
         if transaction is None and opens:
             transaction = self.open()
@@ -207,6 +216,8 @@ class LogicalConnection:
             raise self.run(lambda: shared.ready().read_only_error())
         guarded = statement.writes or statement.asks_read_only or (bool(statement.calls) and self._may_write(statement))
         settings = list(transaction.settings.values()) if transaction is not None else []
+        if transaction is not None and statement.configures:
+            call = partial(shared.configure, transaction, statement.configures, call)
         try:
             return self.run(partial(shared.read, call, settings, read_only=guarded))
         except Exception as error:
@@ -366,7 +377,7 @@ class LogicalConnection:
             # The garbage collector has broken into an operation: this is done at its end.
             shared.runner.adopt(partial(_end_quietly, how, transaction))
             return
-        self.run(partial(how, transaction))
+        self.run(partial(how, transaction), is_end=True)
 
 
 def _end_quietly(how: Callable[[Transaction], None], transaction: Transaction) -> None:

@@ -144,24 +144,25 @@ class LoopRunner:
 Runner = ThreadRunner | LoopRunner
 
 
-def run_for_task(runner: Runner, operation: Callable[[], R], interrupt: Callable[[], None]) -> R:
+def run_for_task(runner: Runner, operation: Callable[[], R], interrupt: Callable[[], None] | None) -> R:
     """
     Run an operation for the asyncio task in whose greenlet this is; the event loop goes on meanwhile.
 
     Args:
         runner: Where it runs.
-        operation: What to run. It is finished in any case, for nobody else can use the connection before.
-        interrupt: Makes a statement end early, where the driver can; called when the task is cancelled.
+        operation: What to run. Once begun it is finished, for nobody else can use the connection before.
+        interrupt: Makes a statement end early, where the driver can; called when the task is cancelled. None: it is
+            begun and finished whatever becomes of the task.
     """
     return await_only(_finished(runner.submit(operation), interrupt))
 
 
-async def _finished(future: Future[R], interrupt: Callable[[], None]) -> R:
+async def _finished(future: Future[R], interrupt: Callable[[], None] | None) -> R:
     waiting = asyncio.wrap_future(future)
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
-        if not future.done() and not future.cancel():
+        if interrupt is not None and not future.done() and not future.cancel():
             with contextlib.suppress(Exception):
                 await asyncio.get_running_loop().run_in_executor(None, interrupt)
         await _settled(waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from stillroom.errors import ForkedConnection
@@ -15,6 +16,7 @@ from .statements import Statement, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from .running import Runner
     from .servers import Server
@@ -275,6 +277,8 @@ class Shared:
             self._add_layer(server, transaction)
         if statement.changes_schema:
             transaction.changes_schema = self._changed_schema = True
+        if statement.configures:
+            call = partial(self.configure, transaction, statement.configures, call)
         if self.layers[-1] is not transaction:
             return self._write_below(server, transaction, call)
         try:
@@ -320,12 +324,15 @@ class Shared:
         for name in transaction.settings:
             self._note_setting(server, transaction, name)
         commands += transaction.settings.values()
-        for index, (name, _) in enumerate(transaction.names):
-            real = f"s_{transaction.number}_{index}"
-            transaction.names[index] = (name, real)
-            commands.append(f"SAVEPOINT {real}")
+        names = [(name, f"s_{transaction.number}_{index}") for index, (name, _) in enumerate(transaction.names)]
+        commands += (f"SAVEPOINT {real}" for _, real in names)
         if commands:
-            server.send(*commands)
+            try:
+                server.send(*commands)
+            except BaseException as error:  # a setting has no such value
+                self._recover(server, error, transaction)
+                raise
+        transaction.names[:] = names
         transaction.layered = True
         self.layers.append(transaction)
 
@@ -346,6 +353,26 @@ class Shared:
         if name not in transaction.before:
             ((value,),) = server.rows(f"select current_setting('{name}', true)")
             transaction.before[name] = value or ""
+
+    def configure(self, transaction: Transaction, names: AbstractSet[str], call: Callable[[], R]) -> R:
+        """
+        Run a statement that may set something until the end of a transaction, and note what it has set.
+
+        Args:
+            transaction: The transaction.
+            names: What it may set.
+            call: Runs it.
+        """
+        server = self.ready()
+        listed = ", ".join(f"('{name}')" for name in sorted(names))
+        query = f"select name, coalesce(current_setting(name, true), '') from (values {listed}) as settings(name)"
+        before = dict(server.rows(query))
+        result = call()
+        for name, value in server.rows(query):
+            if value != before[name]:
+                transaction.before.setdefault(name, before[name])
+                transaction.settings[name] = _set_again(name, value)
+        return result
 
     def _require_mine(self, transaction: Transaction) -> None:
         if transaction.lost:
@@ -375,9 +402,9 @@ class Shared:
             except BaseException as error:
                 self._recover(server, error, None)
                 raise
-        server.send("SAVEPOINT guard", *settings)
         kept = False
         try:
+            server.send("SAVEPOINT guard", *settings)
             result = call()
             kept = keep or not settings
             return result
@@ -459,9 +486,10 @@ class Shared:
         if self.layers[-1] is not transaction:
             transaction.committed = True
             return
-        if transaction.settings:
+        if transaction.before:
             # A local setting lasts until the end of the real transaction, so it is put back.
-            server.send(*(_set_again(name, value) for name, value in transaction.before.items()))
+            # The role first, if it was set last: it may lack the right to the others.
+            server.send(*(_set_again(name, value) for name, value in reversed(transaction.before.items())))
         if len(self.layers) > 1:
             server.send(f"RELEASE SAVEPOINT {transaction.savepoint}")
             self._remove(transaction)

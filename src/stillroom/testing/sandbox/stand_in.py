@@ -60,18 +60,20 @@ class Cursor:
 
     def _run(self, method: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         text = self.connection.text_of(arguments[0])
-        answer = self._statement(text, partial(self._sent, method, arguments, options))
+        parameters = arguments[1] if method == "execute" and len(arguments) > 1 else ()
+        answer = self._statement(text, partial(self._sent, method, arguments, options), parameters)
         if answer is not self:
             self._forget()
             if answer is not None:
                 self._answer = answer
                 self._rows.append(answer)
 
-    def _statement(self, text: str, call: Callable[[], Any]) -> Any:
+    def _statement(self, text: str, call: Callable[[], Any], parameters: Any = ()) -> Any:
         connection = self.connection
         connection.require_open()
         try:
-            return connection.logical.execute(text, call, opens=connection.opens_transaction(text))
+            opens = connection.opens_transaction(text)
+            return connection.logical.execute(text, call, opens=opens, parameters=parameters)
         except Exception as error:
             if (other := connection.translated(error)) is not error:
                 raise other from error

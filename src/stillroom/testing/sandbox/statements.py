@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -30,6 +31,7 @@ class Statement:
         changes_schema: It may change the schema.
         answers: It is an action that answers with a value.
         sets: It changes a setting of the session.
+        configures: What it may set with `set_config` until the end of the transaction; see `configured`.
     """
 
     writes: bool = False
@@ -42,6 +44,7 @@ class Statement:
     asks_read_only: bool = False
     answers: bool = False
     sets: bool = False
+    configures: AbstractSet[str] = frozenset()
 
 
 _COMMENT = re.compile(r"\s*(?:--[^\n]*(?:\n|$)|/\*(?!!).*?\*/|;)", re.DOTALL)
@@ -64,7 +67,20 @@ _SAVEPOINTS: tuple[tuple[Action, re.Pattern[str]], ...] = (
 )
 _ENDS = re.compile(r"(commit|end|rollback|abort)(\s+(work|transaction|and\s+no\s+chain))*\s*;?\s*$", re.IGNORECASE)
 _BEGINS = re.compile(r"(begin|start\s+transaction)\b(?P<how>.*)", re.IGNORECASE | re.DOTALL)
-_SET_LOCAL = re.compile(r"set\s+local\s+(?P<name>[\w.]+)\s*(=|to)", re.IGNORECASE)
+_SET_LOCAL = re.compile(
+    r"set\s+local\s+(?:(?P<name>[\w.]+)\s*(?:=|to\b)|(?P<words>role|schema|time\s+zone|session\s+authorization)\b)",
+    re.IGNORECASE,
+)
+_SET_IN_WORDS = {
+    "role": "role",
+    "schema": "search_path",
+    "time zone": "timezone",
+    "session authorization": "session_authorization",
+}
+"""Settings that SET also knows by words of their own."""
+_SETTING = re.compile(r"[a-z_]\w*(\.\w+)*", re.IGNORECASE)
+_QUOTED = re.compile(r"'((?:[^']|'')*)'")
+_FOR_SESSION = re.compile(r",\s*(?:false|'f(?:alse)?')\s*\)", re.IGNORECASE)
 _SET_READ_ONLY = re.compile(r"set\s+session\s+transaction\s+read\s+(?P<how>only|write)\s*$", re.IGNORECASE)
 _PRAGMA = re.compile(r"pragma\s+(?:\w+\.)?(?P<name>\w+)\s*(?P<value>[=(].*)?", re.IGNORECASE | re.DOTALL)
 _WRITING_WORDS = frozenset({"insert", "update", "delete", "merge", "into", "nextval"})
@@ -135,6 +151,21 @@ def parse(text: str, dialect: str) -> Statement:
     return Statement(writes=writes, calls=frozenset(_CALL.findall(plain)), asks_read_only="read_only" in text.lower())
 
 
+def configured(text: str, parameters: Any) -> frozenset[str]:
+    """
+    Return all that may be the name of a setting, in a statement that calls PostgreSQL's `set_config`.
+
+    Args:
+        text: The statement.
+        parameters: Its parameters, by name or by position.
+    """
+    values = list(parameters.values() if isinstance(parameters, Mapping) else parameters)
+    if _FOR_SESSION.search(text) or any(value is False for value in values):
+        return frozenset()  # it stays after the transaction
+    words = [*_QUOTED.findall(text), *(value for value in values if isinstance(value, str))]
+    return frozenset(word.lower() for word in words if _SETTING.fullmatch(word))
+
+
 def _bare(text: str) -> str:
     """
     Leave out comments and blanks at the beginning, and a semicolon at the end.
@@ -192,7 +223,8 @@ def _several(text: str, word: str) -> Statement | None:
 def _setting(text: str, dialect: str) -> Statement:
     lower = " ".join(text.lower().split())
     if dialect != "mysql" and (found := _SET_LOCAL.match(text)) is not None:  # there LOCAL means SESSION
-        return Statement(action="set local", name=found["name"].lower(), text=text)
+        name = found["name"] or _SET_IN_WORDS[" ".join(found["words"].lower().split())]
+        return Statement(action="set local", name=name.lower(), text=text)
     if (found := _SET_READ_ONLY.match(text)) is not None:
         return Statement(action="read only", name="on" if found["how"].lower() == "only" else "off")
     if lower.startswith(("set transaction", "set session characteristics", "set session transaction")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ class MariaDBServer(ServerProcess):
         return ask_client(
             [
                 *(str(client), "--no-defaults", "--batch", "--skip-column-names", "--protocol=tcp", "--host=127.0.0.1"),
-                *(f"--port={self.port}", "--user=root", f"--execute={';'.join(statements)}"),
+                *(f"--port={self.port}", "--user=root", "--execute=" + "\n;\n".join(statements)),
                 *([database] if database else []),
             ]
         ).rstrip("\n")
@@ -149,6 +150,14 @@ class MariaDBServer(ServerProcess):
             with contextlib.suppress(TestingError):  # it has just ended
                 self.sql(f"KILL {number}")
         self.sql(f"DROP DATABASE IF EXISTS {quoted}")
+
+    def _is_ready(self) -> bool:
+        # The port is open before the server hears signals, and one that comes between is lost. It greets after that.
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2.0) as connection:
+                return bool(connection.recv(1)) and super()._is_ready()
+        except OSError:
+            return False
 
     def _command(self) -> list[str]:
         settings = {

@@ -238,7 +238,7 @@ def pg_pair(settings: Mapping[str, str] | None = None, *, programs: Path | None 
             standby.start()
             yield PostgresPair(primary, standby)
         finally:
-            standby.stop("immediate")
+            standby.end()
 
 
 def make_standby(primary: PostgresServer, standby: PostgresServer) -> None:

@@ -156,6 +156,15 @@ class PostgresServer(ServerProcess):
         self.stop(mode)
         self.start()
 
+    def end(self) -> None:
+        """
+        Stop the server for good: in a way that gives its shared memory back, or by force where it does not stop.
+        """
+        try:
+            self.stop("immediate")
+        except TestingError:
+            self.kill()
+
     def kill(self) -> None:
         memory = self._status_file()[SHARED_MEMORY : SHARED_MEMORY + 1]
         super().kill()
@@ -216,7 +225,7 @@ def pg_server(settings: Mapping[str, str] | None = None, *, programs: Path | Non
             server.start()
             yield server
         finally:
-            server.stop("immediate")
+            server.end()
 
 
 def find_programs() -> Path:

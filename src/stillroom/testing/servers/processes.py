@@ -118,14 +118,20 @@ def run_program(command: Sequence[str | Path], user: str | None = None) -> None:
     Run a program to its end, as a user.
 
     Raises:
-        TestingError: It failed; says what it printed.
+        TestingError: It failed, or did not end in time; says what it printed.
     """
     with tempfile.TemporaryFile() as output:
-        status = spawn([str(part) for part in command], user, output.fileno()).wait(2 * PATIENCE)
-        if status != 0:
+        process = spawn([str(part) for part in command], user, output.fileno())
+        try:
+            outcome = f"ended with status {process.wait(2 * PATIENCE)}"
+        except subprocess.TimeoutExpired:
+            outcome = f"did not end within {2 * PATIENCE:g} s and was killed"
+        finally:
+            kill_family(process)
+        if process.returncode != 0:
             output.seek(0)
             said = output.read().decode(errors="replace")
-            raise TestingError(f"{' '.join(map(str, command))} ended with status {status}:\n{said[-TAIL:]}")
+            raise TestingError(f"{' '.join(map(str, command))} {outcome}:\n{said[-TAIL:]}")
 
 
 def ask_client(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> str:
@@ -133,18 +139,22 @@ def ask_client(command: Sequence[str | Path], environment: Mapping[str, str] | N
     Run a server's own client, which needs no driver, and return what it printed.
 
     Raises:
-        TestingError: It failed; says what the server answered.
+        TestingError: It failed, or got no answer in time; says what the server answered.
     """
-    done = subprocess.run(  # noqa: S603  # the client of the server that the caller found
-        [str(part) for part in command],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env={**os.environ, "LC_ALL": "C", **(environment or {})},
-        timeout=4 * PATIENCE,
-        check=False,
-    )
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(  # noqa: S603  # the client of the server that the caller found
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C", **(environment or {})},
+            timeout=4 * PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TestingError(f"{name}: the server did not answer within {4 * PATIENCE:g} s") from None
     if done.returncode != 0:
-        raise TestingError(f"{Path(command[0]).name}: {done.stderr.decode(errors='replace').strip()}")
+        raise TestingError(f"{name}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode()
 
 
@@ -203,6 +213,35 @@ def kill(processes: Sequence[psutil.Process]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     wait_until(lambda: not any(map(alive, processes)), f"the killed {processes!r} are gone", interval=0.005)
+
+
+def kill_family(process: subprocess.Popen[bytes]) -> None:
+    """
+    Kill a program, if it runs, and all that it has started; wait until they are gone.
+
+    Raises:
+        TimeoutError: The system does not end one of them.
+    """
+    if process.poll() is None:
+        started = family(process.pid)
+        process.kill()
+        process.wait(PATIENCE)
+        kill(started)
+
+
+def listens(pid: int, port: int) -> bool:
+    """
+    Say whether a process itself listens on a port; True where the system does not tell.
+    """
+    import psutil
+
+    try:
+        sockets = psutil.Process(pid).net_connections("inet")
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
 
 
 def alive(process: psutil.Process) -> bool:
@@ -303,13 +342,8 @@ class ServerProcess:
 
         What was committed is there at the next `start()`; nobody is told anything, and nothing is written any more.
         """
-        process = self._process
-        if process is None or process.poll() is not None:
-            return
-        started = family(process.pid)
-        process.kill()
-        process.wait(PATIENCE)
-        kill(started)
+        if self._process is not None:
+            kill_family(self._process)
 
     def restore(self) -> None:
         """
@@ -324,7 +358,9 @@ class ServerProcess:
         raise NotImplementedError
 
     def _is_ready(self) -> bool:
-        return reachable(f"tcp://127.0.0.1:{self.port}", self.port)
+        # Another program may have the port, and answer until this one has found out and ended.
+        pid = self.pid
+        return reachable(f"tcp://127.0.0.1:{self.port}", self.port) and pid is not None and listens(pid, self.port)
 
     def _end(self, number: signal.Signals) -> None:
         process = self._process
