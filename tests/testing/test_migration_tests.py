@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Integer, MetaData, Table, create_engine, make_url, text
 from sqlalchemy.schema import Column, Index
 
+from stillroom import Databases
+from stillroom.testing import TestOptions, collect_garbage
+from stillroom.testing.migration_walk import throwaway
 from stillroom.testing.schema_snapshot import differences, snapshot
 from tests.migrations import shop
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    Result = pytest.RunResult
+Result = pytest.RunResult
 
 # What a test inside of a test imports is forgotten after it, and these do not like to be imported twice.
 for module in (
@@ -143,6 +146,33 @@ def test_a_good_history_passes_and_leaves_nothing(any_database: str, application
         engine.dispose()
         assert url.database in names
         assert not [name for name in names if name.startswith(f"{url.database}_") and "migrations" in name]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from stillroom import Databases
+from stillroom.testing import TestOptions
+from stillroom.testing.migration_walk import throwaway
+with Databases({{"databases": {{"main": {{"url": {url!r}}}}}}}) as dbs:
+    with throwaway(dbs, "main", TestOptions(), Path()) as databases:
+        print(databases["main"].settings.url.database, flush=True)
+        os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
+def test_what_a_killed_run_leaves_is_garbage(backend: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(f"{backend}_database")
+    with Databases({"databases": {"main": {"url": url}}}) as dbs:
+        with throwaway(dbs, "main", TestOptions(), Path()) as databases:
+            assert databases["main"].settings.url.database not in collect_garbage(dbs, TestOptions())
+        assert collect_garbage(dbs, TestOptions()) == []
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED.format(url=url)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert killed.returncode == 9, killed.stderr
+        assert collect_garbage(dbs, TestOptions()) == [killed.stdout.strip()]
 
 
 def test_each_revision_runs_a_few_times_only(application: Application, directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import traceback
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from stillroom.secrets import mask_text
 
 from . import guard, naming
 from .errors import TestingError
+from .provisioning.providing import noted
 from .schema_snapshot import Parts, Snapshot, differences, snapshot
 
 if TYPE_CHECKING:
@@ -81,9 +82,12 @@ def throwaway(application: Databases, name: str, options: TestOptions, directory
         name, url=url, admin_url=of.admin_url, replicas=None, migration_url=None, pooler=None, disposable=True
     )
     guard.check({name: changed[name]}, options)
-    with Databases(changed) as databases:
+    is_file = of.backend == "sqlite"
+    made = nullcontext(lambda: None) if is_file else noted(application, name, options, str(url.database))
+    with made as note, Databases(changed) as databases:
         databases[name].create()
         try:
+            note()
             yield databases
         finally:
             databases[name].drop()

@@ -17,7 +17,7 @@ from ..errors import TestingError
 from .base import Record, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import URL
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..options import TestOptions
     from ..templates import Target, Template
 
-__all__ = ["TestDatabase", "collect_garbage", "provide"]
+__all__ = ["TestDatabase", "collect_garbage", "noted", "provide"]
 
 SLOTS = 1000
 """How many runs at once may have a database of the same name and worker."""
@@ -98,6 +98,31 @@ def _serving(databases: Databases, target: Target, options: TestOptions) -> Iter
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def noted(databases: Databases, name: str, options: TestOptions, made: str) -> Iterator[Callable[[], None]]:
+    """
+    Hold the name of a database that somebody makes and drops inside the block.
+
+    If this process is killed, `collect_garbage` finds the database by its note.
+
+    Args:
+        databases: The application's.
+        name: The database beside which it is made.
+        options: The same as for `provide`.
+        made: What it is called on the server.
+
+    Yields:
+        What writes the note on it; to be called when it is there.
+    """
+    target = next(each for each in _templates.targets(databases.settings, options) if name in each.members)
+    with _serving(databases, target, options) as server:
+        server.try_lock(made)
+        try:
+            yield lambda: server.note(made, Record("used", target.base, "", slot=made))
+        finally:
+            server.unlock(made)
 
 
 @contextmanager
