@@ -1,10 +1,13 @@
 """
 How long do many databases of many revisions take, one after another and several at a time, and when nothing is to do?
+
+Each way is a command, run as a user runs it, in a process that has imported nothing yet.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -15,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from stillroom import Databases
 from stillroom.migrations import upgrade
+from stillroom.migrations.parallel import usual_count
+from stillroom.testing.servers import wait_until
 from tests.support import servers
 
 from .report import Figure, Result, Scale, Table
@@ -25,12 +30,14 @@ if TYPE_CHECKING:
 
     Way = Callable[[dict[str, str], Path], object]
 
-PARALLEL = 2
-PARALLEL_BAR, IDLE_BAR = 0.5, 100.0
-"""Of the time of one after another, on two cores; milliseconds for each database that is up to date."""
+PARALLEL = (2, 4, 8)
+"""Databases at a time, beside what `--parallel` chooses where it is given no number; the bar is for that."""
+PARALLEL_BAR, IDLE_BAR, CONCURRENT_BAR = 0.5, 100.0, 5.0
+"""Of the time of one after another, on two cores; milliseconds for each database that is up to date; seconds."""
+ONE = "Stillroom, one after another"
 ALEMBIC = 4
 """Databases that the command `alembic` migrates, a process for each: more would only take longer."""
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 
 _REVISION = """
 import sqlalchemy as sa
@@ -45,6 +52,23 @@ def upgrade():
 
 def downgrade():
     op.drop_table("table_{name}")
+"""
+_CONCURRENTLY = """
+from pathlib import Path
+from time import sleep
+from alembic import op
+revision, down_revision = "index", None
+
+
+def upgrade():
+    op.execute("create table item as select id from generate_series(1, {rows}) id")
+    Path({began!r}).touch()
+    for _ in range(6000):
+        if Path({go!r}).exists():
+            break
+        sleep(0.01)
+    with op.get_context().autocommit_block():
+        op.create_index("item_id", "item", ["id"], postgresql_concurrently=True)
 """
 _ENV = """
 from alembic import context
@@ -66,6 +90,8 @@ def run(scale: Scale) -> Result:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         _write(root, revisions)
+        for name, way in {"ours": _command(), "alembic": _alembic}.items():  # leaves bytecode, as an installation does
+            way({"db0": f"sqlite:///{root}/{name}.db"}, root)
 
         @contextlib.contextmanager
         def files() -> Iterator[dict[str, str]]:
@@ -81,7 +107,37 @@ def run(scale: Scale) -> Result:
         _backend(result, "SQLite", files, root, scale.pick(3, 1), revisions)
         with noting(result, "PostgreSQL"):
             _backend(result, "PostgreSQL", on_postgresql, root, scale.pick(2, 1), revisions)
+            _concurrently(result, root, scale.pick(200_000, 200))
     return result
+
+
+def _concurrently(result: Result, root: Path, rows: int) -> None:
+    """
+    Measure how long a revision with CREATE INDEX CONCURRENTLY takes while a second process waits for the lock.
+    """
+    directory = root / "concurrently"
+    versions = directory / "migrations/versions"
+    versions.mkdir(parents=True)
+    began, go = directory / "began", directory / "go"
+    (versions / "index.py").write_text(_CONCURRENTLY.format(rows=rows, began=str(began), go=str(go)))
+    with servers.postgresql_database(servers.postgresql_url()) as url:
+        place = _configured({"db0": url}, directory)
+        first, second = _begin(place), None
+        try:
+            wait_until(lambda: began.exists() or first.poll() is not None, "the revision runs", timeout=_PATIENCE)
+            second = _begin(place)
+            assert second.stderr is not None
+            assert "waiting for another process" in second.stderr.readline()
+            start = time.perf_counter()
+            go.touch()
+            _end(first)
+            taken = time.perf_counter() - start
+            _end(second)
+        finally:
+            for process in (first, second):
+                if process is not None:
+                    process.kill()
+    result.figures.append(Figure("CREATE INDEX CONCURRENTLY while a second process waits, s", taken, CONCURRENT_BAR))
 
 
 def _backend(
@@ -92,11 +148,12 @@ def _backend(
     rounds: int,
     revisions: int,
 ) -> None:
-    ways: dict[str, Way] = {
-        "Stillroom, one after another": lambda urls, root: _upgrade(urls, root, 1),
-        f"Stillroom, {PARALLEL} at a time": lambda urls, root: _upgrade(urls, root, PARALLEL),
-        "alembic, a process for each": _alembic,
+    usual = f"Stillroom, --parallel ({usual_count()} at a time)"
+    ways: dict[str, Way] = {ONE: _command(), usual: _command("--parallel")}
+    ways |= {
+        f"Stillroom, {each} at a time": _command("--parallel", str(each)) for each in PARALLEL if each != usual_count()
     }
+    ways["alembic, a process for each"] = _alembic
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     idle: list[float] = []
     count = 0
@@ -108,9 +165,9 @@ def _backend(
                 ways[name](urls, root)
                 taken = time.perf_counter() - start
                 seconds[name].append(taken / (min(ALEMBIC, count) if name.startswith("alembic") else count))
-                if name == "Stillroom, one after another":
+                if name == ONE:
                     idle.append(_idle(urls, root))
-    base = seconds["Stillroom, one after another"]
+    base = seconds[ONE]
     ratios = {
         name: statistics.median(mine / other for mine, other in zip(taken, base, strict=True))
         for name, taken in seconds.items()
@@ -121,8 +178,8 @@ def _backend(
     rows.append(("Stillroom, nothing to do", statistics.median(idle) / statistics.median(base), round(_ms(idle))))
     title = f"{count} databases of {revisions} revisions, {backend} (ratios to the first line)"
     result.tables.append(Table(title, ("way", "wall", "ms a database"), rows))
-    parallel = ratios[f"Stillroom, {PARALLEL} at a time"]
-    result.figures.append(Figure(f"{backend}, {PARALLEL} at a time to one after another", parallel, PARALLEL_BAR))
+    name = f"{backend}, {usual.removeprefix('Stillroom, ')} to one after another"
+    result.figures.append(Figure(name, ratios[usual], PARALLEL_BAR))
     result.figures.append(Figure(f"{backend}, ms a database with nothing to do", _ms(idle), IDLE_BAR))
 
 
@@ -135,9 +192,53 @@ def _databases(urls: dict[str, str], root: Path) -> Databases:
     return Databases({"default": "db0", "databases": given})
 
 
-def _upgrade(urls: dict[str, str], root: Path, parallel: int) -> None:
-    with _databases(urls, root) as databases:
-        upgrade(databases, parallel=parallel)
+def _command(*options: str) -> Way:
+    def upgrade_all(urls: dict[str, str], root: Path) -> None:
+        _run(_configured(urls, root), *options)
+
+    return upgrade_all
+
+
+def _configured(urls: dict[str, str], root: Path) -> Path:
+    """
+    Return a new directory in which the command finds these databases.
+    """
+    directory = Path(tempfile.mkdtemp(dir=root))
+    tables = [
+        f'[databases.{name}]\nurl = "{url}"\nmigrations = "{root / "migrations"}"\n' for name, url in urls.items()
+    ]
+    (directory / "stillroom.toml").write_text("\n".join(['default = "db0"', *tables]))
+    return directory
+
+
+def _begin(directory: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "stillroom", "upgrade", *options]
+    return subprocess.Popen(
+        command,
+        cwd=directory,
+        env=_environment(directory.parent),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """
+    Return the environment of a program whose bytecode is kept, whatever this one's says.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPYCACHEPREFIX": str(root / "bytecode")}
+
+
+def _run(directory: Path, *options: str) -> None:
+    _end(_begin(directory, *options))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    _, said = process.communicate(timeout=_PATIENCE)
+    if process.returncode:
+        raise RuntimeError(said)
 
 
 def _idle(urls: dict[str, str], root: Path) -> float:
@@ -158,6 +259,7 @@ def _alembic(urls: dict[str, str], root: Path) -> None:
         subprocess.run(
             [sys.executable, "-m", "alembic", "-x", f"url={driven}", "upgrade", "head"],
             cwd=root,
+            env=_environment(root),
             capture_output=True,
             check=True,
             timeout=_PATIENCE,

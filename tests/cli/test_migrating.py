@@ -78,6 +78,9 @@ def test_a_canary_and_several_at_a_time(project: Path) -> None:
     shop.tables(project / "migrations/main", "a")
     done = invoke("upgrade", "--canary", "--parallel", "2", "--json", cwd=project)
     assert (done.exit_code, [each["state"] for each in json.loads(done.stdout)]) == (1, ["failed", "not started"])
+    (project / "migrations/log/versions/bad.py").unlink()
+    done = invoke("upgrade", "--json", "--parallel", cwd=project)
+    assert [each["state"] for each in json.loads(done.stdout)] == ["nothing to do", "done"], done.stderr
     wrong = invoke("upgrade", "--canary", "nobody", cwd=project)
     assert "the canary 'nobody' is not one of the databases to be upgraded ('log', 'main')" in wrong.stderr
 

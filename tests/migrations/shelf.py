@@ -66,3 +66,7 @@ _thing = Table(
     "thing", plain, Column("id", Integer, primary_key=True), Column("n", Integer), CheckConstraint("n > 0", name="n")
 )
 view(plain, "things", select(_thing.c.id))
+
+oddly_named = MetaData(naming_convention=NAMING_CONVENTION)
+_sure = Enum("yes", "no", name='100% "sure"')
+Table("odd", oddly_named, Column("id", Integer, primary_key=True), Column("sure", _sure))

@@ -9,6 +9,7 @@ from sqlalchemy import inspect, text
 
 from stillroom import Databases
 from stillroom.migrations import (
+    MigrationError,
     MigrationsFailed,
     Options,
     UnfinishedRevision,
@@ -124,6 +125,8 @@ def test_a_killed_revision_that_was_changed_is_refused(mariadb_database: str, tm
             with pytest.raises(MigrationsFailed, match="its statement 1 is another one now") as caught:
                 upgrade(dbs)
             assert isinstance(caught.value.__cause__, UnfinishedRevision)
+            with pytest.raises(MigrationError, match="'nowhere'"):
+                stamp(dbs, "nowhere")  # which forgets nothing
         stamp(dbs, "a")
         assert check(dbs) == []
         assert downgrade(dbs, "base")[0].revisions == ("a",)

@@ -76,6 +76,27 @@ def test_nothing_stays_of_a_revision_that_failed(backend: str, request: pytest.F
         assert upgrade(dbs)[0].revisions == ("b",)
 
 
+DEFERRED = """
+op.execute("create table p (id int primary key)")
+op.execute("create table c (p int references p deferrable initially deferred)")
+op.execute("insert into c values (1)")
+"""
+
+
+def test_a_revision_whose_commit_fails_did_not_run(postgresql_database: str, tmp_path: Path) -> None:
+    shop.tables(tmp_path / "migrations/main", "a")
+    shop.write(tmp_path / "migrations/main", "b", DEFERRED, down="a")
+    shop.tables(tmp_path / "migrations/main", "c", down="b")
+    with shop.databases(tmp_path, postgresql_database) as dbs:
+        with pytest.raises(
+            MigrationsFailed, match=r"'b' of the database 'main' failed at 'COMMIT': ForeignKey.* Nothing"
+        ) as caught:
+            upgrade(dbs)
+        assert caught.value.outcomes[0].revisions == ("a",)
+        assert status(dbs)[0].current == ("a",)
+        assert names(dbs) == {"a"}
+
+
 def test_an_error_shows_no_password(postgresql_database: str, tmp_path: Path) -> None:
     shop.write(tmp_path / "migrations/main", "a", """op.execute("alter role nobody_there password 'tiger'")""")
     with shop.databases(tmp_path, postgresql_database) as dbs:
@@ -88,7 +109,7 @@ def test_mariadb_tells_what_stays_of_a_revision_that_failed(mariadb_database: st
     statements = [
         "create table b (id int)",
         "insert into b values (1)",
-        "create table c (id int)",
+        "/* as well */ create table c (id int)",
         "insert into c values (1)",
     ]
     body = "\n".join(f'op.execute("{each}")' for each in statements)

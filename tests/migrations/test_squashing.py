@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import signal
+import sys
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
@@ -101,6 +105,15 @@ def test_what_cannot_become_one_is_refused_and_left_alone(tmp_path: Path) -> Non
     assert not (directory / "versions/squashed").exists()
 
 
+def test_what_another_revision_depends_on_is_not_squashed_away(tmp_path: Path) -> None:
+    directory = five(tmp_path)
+    path = directory / "versions/e.py"
+    path.write_text(path.read_text(encoding="utf-8") + '\ndepends_on = "b"\n', encoding="utf-8")
+    with shop.databases(tmp_path, "sqlite://") as dbs:
+        with pytest.raises(RevisionRefused, match="e stands on one that is not the last"):
+            squash(dbs, "main", revision="d")
+
+
 def test_a_revision_whose_upgrade_would_be_lost_is_refused(tmp_path: Path) -> None:
     directory = five(tmp_path)
     path = directory / "versions/c.py"
@@ -109,3 +122,81 @@ def test_a_revision_whose_upgrade_would_be_lost_is_refused(tmp_path: Path) -> No
         with pytest.raises(RevisionRefused, match="'upgrade' is not a function of that name"):
             squash(dbs, "main")
     assert path.exists()
+
+
+STEPS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.copyfile"}
+"""What the interpreter tells before it changes a directory; what is opened to be written comes with them."""
+
+
+def squash_until(step: int, given: dict[str, Any], directory: str) -> None:
+    """
+    Squash in this process, which is killed before its change number `step` of the directory.
+    """
+    left = step
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        writes = event == "open" and isinstance(arguments[1], str) and "w" in arguments[1]
+        if (event in STEPS or writes) and str(arguments[0]).startswith(directory):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.dont_write_bytecode = True  # which would be a change as well, and another one each time
+    with Databases(given) as dbs:
+        sys.addaudithook(audit)
+        squash(dbs, "main")
+
+
+def found_by(dbs: Databases) -> str:
+    """
+    Return the revisions, or why they cannot be read.
+    """
+    try:
+        return " ".join(each.revision for each in history(dbs))
+    except MigrationError as error:
+        return str(error)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a forked process is killed")
+def test_killed_at_any_step_a_squash_is_finished_or_was_not_begun(tmp_path: Path) -> None:
+    ended = decided = 0
+    for step in range(100):
+        place = tmp_path / str(step)
+        versions = five(place) / "versions"
+        given = shop.settings(place, {"main": f"sqlite:///{place / 'midst.db'}"})
+        with Databases(given) as dbs:
+            upgrade(dbs, revision="b")
+        process = get_context("fork").Process(target=squash_until, args=(step, given, str(versions)))
+        process.start()
+        process.join(60)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        ended += 1
+        with Databases(given) as dbs:
+            found = found_by(dbs)
+            decided += "finish that with `stillroom squash main`" in found
+            if found != "e":
+                assert found == "e d c b a" or "finish that" in found
+                assert squash(dbs, "main").changes == ("a", "b", "c", "d", "e")
+            assert [each.name for each in versions.glob("*.py")] in (["e_squashed.py"], ["e.py"])
+            assert {each.name for each in versions.iterdir()} <= {
+                "e_squashed.py", "e.py", "squashed", "squashing", "__pycache__"
+            }  # fmt: skip
+            assert upgrade(dbs)[0].revisions == ("c", "d", "e")
+            assert check(dbs) == []
+    assert ended > 10
+    assert decided == 4  # where one to four old files were left beside the new one
+
+
+def test_a_file_that_was_changed_meanwhile_is_not_lost(tmp_path: Path) -> None:
+    directory = five(tmp_path)
+    given = shop.settings(tmp_path, {"main": f"sqlite:///{tmp_path / 'a.db'}"})
+    text_of_a = (directory / "versions/a.py").read_text(encoding="utf-8")
+    with Databases(given) as dbs:
+        squash(dbs, "main")
+        (directory / "versions/a.py").write_text(f"{text_of_a}\n# more", encoding="utf-8")
+        with pytest.raises(RevisionRefused, match="is not the file that stands in"):
+            squash(dbs, "main")
+    assert (directory / "versions/a.py").exists()

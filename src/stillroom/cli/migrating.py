@@ -66,7 +66,16 @@ def merge(common: Common, *, as_json: bool, **values: Any) -> None:
 @command(
     one_or_all,
     click.option("--revision", default="head", show_default=True, help="Up to which one."),
-    click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Databases at a time."),
+    click.option(
+        "--parallel",
+        type=click.IntRange(0, 64),
+        is_flag=False,
+        flag_value=0,
+        default=1,
+        show_default=True,
+        metavar="[N]",
+        help="Databases at a time; without a number (or 0) two for each CPU.",
+    ),
     click.option(
         "--canary",
         is_flag=False,
@@ -82,6 +91,7 @@ def upgrade(common: Common, *, as_json: bool, **values: Any) -> None:
     from stillroom import migrations as run
 
     what = {name: values.pop(name) for name in ("database", "revision", "parallel", "canary")}
+    what["parallel"] = what["parallel"] or None
     with common.databases() as databases:
         _migrate(lambda options: run.upgrade(databases, **what, options=options), values, as_json=as_json)
 

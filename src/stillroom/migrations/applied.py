@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Column, MetaData, String, Table, Text, inspect
+from sqlalchemy import Column, MetaData, String, Table, Text, inspect, select
 from sqlalchemy.schema import CreateSchema
 
 if TYPE_CHECKING:
@@ -98,15 +98,19 @@ class Log:
             Column("checksum", String(64), nullable=False),
             Column("unfinished", Text),
         )
+        self._may_be_there: set[str] | None = None
 
     def prepare(self, connection: Connection) -> None:
         """
         Make the table where it is missing, and its schema, before the revisions' transactions.
+
+        Until the lock is given up nobody else writes to it, so what it does not hold now need not be deleted later.
         """
         if not self._is_there(connection):
             if self.schema is not None:
                 connection.execute(CreateSchema(self.schema, if_not_exists=True))
             self.table.create(connection)
+        self._may_be_there = set(connection.execute(select(self.table.c.revision)).scalars())
         connection.commit()
 
     def read(self, connection: Connection) -> dict[str, Applied]:
@@ -123,17 +127,15 @@ class Log:
         Write down that a revision ran, or was undone, in its own transaction.
         """
         changed = step.up_revision_ids
-        self._delete(connection, [*changed, _UNFINISHED])
-        if step.is_upgrade:
-            self.add(connection, [directory.get_revision(revision) for revision in changed])
+        scripts = [directory.get_revision(revision) for revision in changed] if step.is_upgrade else []
+        self._write(connection, [*changed, _UNFINISHED], self._ran(scripts))
 
     def add(self, connection: Connection, scripts: Iterable[Script]) -> None:
         """
         Write down that revisions ran just now.
         """
-        rows = [self._row(script.revision, checksum(script.path)) for script in scripts]
-        if rows:
-            connection.execute(self.table.insert(), rows)
+        rows = self._ran(scripts)
+        self._write(connection, [row["revision"] for row in rows], rows)
 
     # --- what a killed process left
 
@@ -153,23 +155,34 @@ class Log:
         """
         Write down how far a revision got.
         """
-        self._delete(connection, [_UNFINISHED])
         row = self._row(_UNFINISHED, "") | {"unfinished": json.dumps(state._asdict())}
-        connection.execute(self.table.insert(), row)
+        self._write(connection, [_UNFINISHED], [row])
 
     def forget(self, connection: Connection) -> None:
         """
         Forget what a killed process left.
         """
         if self._is_there(connection):
-            self._delete(connection, [_UNFINISHED])
+            connection.execute(self.table.delete().where(self.table.c.revision == _UNFINISHED))
         connection.commit()
 
-    def _delete(self, connection: Connection, revisions: Sequence[str]) -> None:
-        connection.execute(self.table.delete().where(self.table.c.revision.in_(revisions)))
+    def _write(self, connection: Connection, old: Sequence[str], new: Sequence[Mapping[str, Any]]) -> None:
+        """
+        Put rows in the place of others; those that cannot be there are not deleted, which is most of them.
+        """
+        known = self._may_be_there
+        if gone := [each for each in old if known is None or each in known]:
+            connection.execute(self.table.delete().where(self.table.c.revision.in_(gone)))
+        if new:
+            connection.execute(self.table.insert(), new)
+        if known is not None:
+            known.update(row["revision"] for row in new)  # never less: a rollback brings back what was deleted
 
     def _is_there(self, connection: Connection) -> bool:
         return inspect(connection).has_table(self.table.name, schema=self.schema)
+
+    def _ran(self, scripts: Iterable[Script]) -> list[dict[str, Any]]:
+        return [self._row(script.revision, checksum(script.path)) for script in scripts]
 
     @staticmethod
     def _row(revision: str, text: str) -> dict[str, Any]:

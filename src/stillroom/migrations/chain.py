@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .environment import Task
 
-__all__ = ["SQUASHED", "TASK", "Chain", "chains", "explained", "several_heads"]
+__all__ = ["SQUASHED", "TASK", "Chain", "chains", "explained", "replaced_by", "several_heads"]
 
 SQUASHED = "squashed"
 """Below `versions`: a directory for each squashed revision, with the files that it replaces."""
@@ -37,8 +37,8 @@ SQUASHED = "squashed"
 TASK = "stillroom"
 """Where Alembic's configuration carries the task to its environment."""
 
-_read: dict[Path, tuple[frozenset[tuple[str, int, int]], ScriptDirectory]] = {}
-"""The revisions that were read, by directory, and the state of its files then."""
+_read: dict[Path, tuple[frozenset[tuple[str, int, int]], ScriptDirectory, list[Script]]] = {}
+"""The state of the files that were read, by directory, the revisions, and those that a squash left over."""
 _alembic = threading.RLock()
 """Alembic keeps what it works on in its modules `op` and `context`: one command at a time in a process."""
 
@@ -100,10 +100,24 @@ class Chain:
 
     def script(self) -> ScriptDirectory:
         """
-        Read the revisions.
+        Return the revisions.
 
         Raises:
             NoMigrations: The directory is not there.
+            MigrationError: It is half squashed.
+        """
+        directory, left = self.read()
+        if left:
+            raise MigrationError(
+                f"the revisions of {self.name!r} were being squashed by a process that died, and of those that became "
+                f"one {', '.join(script.revision for script in left)} stand beside it; finish that with "
+                f"`stillroom squash {self.name}`"
+            )
+        return directory
+
+    def read(self) -> tuple[ScriptDirectory, list[Script]]:
+        """
+        Read the revisions, and which of them stand beside the one that they became, the oldest first.
         """
         if not self.versions.is_dir():
             raise NoMigrations(
@@ -116,8 +130,10 @@ class Chain:
         path = self.versions.absolute()
         known = _read.get(path)
         if known is None or known[0] != state:
-            known = _read[path] = (state, ScriptDirectory.from_config(self.config()))
-        return known[1]
+            directory = ScriptDirectory.from_config(self.config())
+            with explained(self.name):
+                known = _read[path] = (state, directory, _left_over(directory))
+        return known[1:]
 
     def command(
         self, command: Callable[..., Any], task: Task, *arguments: Any, output: TextIO | None = None, **keywords: Any
@@ -230,6 +246,20 @@ class Chain:
         script = self.parts(current)[0].script()
         with explained(self.name):
             return list(script.iterate_revisions(tuple(current), target, select_for_downgrade=True))
+
+
+def replaced_by(script: Script) -> tuple[str, ...]:
+    """
+    Return the revisions that became this one; none, unless it was squashed.
+    """
+    found = getattr(script.module, "replaces", ())
+    return found if isinstance(found, tuple) else ()
+
+
+def _left_over(directory: ScriptDirectory) -> list[Script]:
+    scripts = list(directory.walk_revisions())
+    gone = {name for script in scripts for name in replaced_by(script)}
+    return [script for script in reversed(scripts) if script.revision in gone]
 
 
 def several_heads(name: str, heads: Sequence[str]) -> str:

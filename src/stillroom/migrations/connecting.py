@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .chain import Chain
 
-__all__ = ["ask", "exclusive", "with_engine"]
+__all__ = ["ask", "exclusive", "in_memory", "reading", "with_engine"]
 
 T = TypeVar("T")
 
@@ -52,18 +52,41 @@ def with_engine(database: Database, lock_timeout: float, work: Callable[[Engine]
         direct.close()
 
 
+@contextmanager
+def reading(database: Database, engine: Engine) -> Iterator[Connection]:
+    """
+    Give a connection that only reads, and waits for nobody who migrates.
+
+    Args:
+        database: The application's database.
+        engine: As `with_engine` gives it.
+    """
+    if database.backend.name == "sqlite":
+        engine = database.reader_engine  # a writer's transaction would wait for another writer's
+    with engine.connect() as connection:
+        yield connection
+
+
 def ask(database: Database, question: Callable[[Connection], T]) -> T:
     """
-    Call `question` with a connection that only reads, and waits for nobody who migrates; return its answer.
+    Call `question` with a connection that only reads, and return its answer.
     """
 
     def work(engine: Engine) -> T:
-        with engine.connect() as connection:
+        with reading(database, engine) as connection:
             return question(connection)
 
-    if database.backend.name == "sqlite":
-        return work(database.reader_engine)  # a writer's transaction would wait for another writer's
     return with_engine(database, Options().lock_timeout, work)
+
+
+def in_memory(database: Database) -> bool:
+    """
+    Say whether no other process reaches a database.
+    """
+    url = database.settings.url
+    if url.get_backend_name() != "sqlite":
+        return False
+    return url.database in (None, "", ":memory:") or "memory" in url.query.get("mode", "") or "vfs" in url.query
 
 
 async def _over_asyncio(direct: Database, work: Callable[[Engine], T]) -> T:

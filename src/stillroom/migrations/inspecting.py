@@ -260,7 +260,7 @@ def _planned(chain: Chain, script: Script) -> Planned:
             statements = offline(chain, down[0] if down else "base", script.revision)
         except MigrationError:
             statements = None
-    table = chain.tables.get("version_table", "alembic_version")
+    table = re.escape(chain.tables.get("version_table", "alembic_version"))
     of_alembic = re.compile(rf"(create\s+table|insert\s+into|update|delete\s+from)\s+(\S+\.)?{table}\b", re.IGNORECASE)
     steps = [assess(each, backend) for each in statements or () if not of_alembic.match(each)]
     parts = sum(step.sql == "COMMIT;" for step in steps)

@@ -18,11 +18,11 @@ from stillroom import Databases, StillroomError, is_retryable
 from stillroom.secrets import mask_text
 
 from .chain import Chain, chains
-from .connecting import ask, exclusive, with_engine
+from .connecting import exclusive, in_memory, reading, with_engine
 from .environment import Task
 from .errors import MigrationError, MigrationsFailed, RevisionFailed, UnfinishedRevision
 from .options import Options
-from .parallel import in_processes
+from .parallel import Workers, usual_count
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def upgrade(
     revision: str = "head",
     *,
     options: Options | None = None,
-    parallel: int = 1,
+    parallel: int | None = 1,
     canary: str | None = None,
 ) -> list[Outcome]:
     """
@@ -75,30 +75,37 @@ def upgrade(
         database: One of them; None for all that have migrations.
         revision: The revision; "heads" where a chain has several on purpose.
         options: How patient it is.
-        parallel: How many databases at a time, each in a process of its own. A script that uses it needs
-            `if __name__ == "__main__":`, and `options` can tell only how many databases are done.
+        parallel: How many databases at a time, each in a process of its own; None for two for each CPU. A script that
+            uses it needs `if __name__ == "__main__":`, and `options` can tell only how many databases are done.
+            Databases in memory, which no other process reaches, are upgraded one after another.
         canary: The database that is upgraded first, after those that it depends on and before all others: if it
             fails, they stay as they are. "*" is the first one in order.
 
     Raises:
         MigrationsFailed: A database could not be migrated; chained from the cause.
-        MigrationError: There is no such canary.
+        MigrationError: There is no such canary, or `parallel` is less than 1.
         NoMigrations: There are none.
     """
+    if parallel is not None and parallel < 1:
+        raise MigrationError(f"parallel={parallel!r}: at least one database at a time is to be upgraded")
     settled = options or Options()
     first, rest = _split(databases, chains(databases, database), canary)
 
     def work(chain: Chain, ran: list[str]) -> None:
         def migrate(engine: Engine) -> None:
+            with reading(chain.database, engine) as connection:
+                if not chain.pending(chain.current(connection), revision):
+                    return
             with exclusive(engine, chain, settled) as connection:
                 _Run(chain, connection, settled, ran).up(revision)
 
-        if chain.pending(ask(chain.database, chain.current), revision):
-            with_engine(chain.database, settled.lock_timeout, migrate)
+        with_engine(chain.database, settled.lock_timeout, migrate)
 
-    if parallel == 1 or len(rest) < 2:
+    count = min(parallel or usual_count(), len(rest))
+    if count < 2 or any(in_memory(chain.database) for chain in rest):
         return _each([*first, *rest], work)
-    return _each(first, work, rest) + _side_by_side(databases, rest, revision, settled, parallel)
+    with _workers(databases, revision, settled, count) as workers:  # before the canary opens what a fork would share
+        return _each(first, work, rest) + _side_by_side(databases, rest, settled, workers)
 
 
 def downgrade(
@@ -148,8 +155,8 @@ def stamp(databases: Databases, revision: str, database: str | None = None, *, p
         def work(engine: Engine, chain: Chain = chain) -> None:
             with exclusive(engine, chain, options) as connection:
                 chain.log.prepare(connection)
-                chain.log.forget(connection)
                 chain.command(command.stamp, Task(chain, connection), revision, purge=purge)
+                chain.log.forget(connection)  # last: there may be no such revision
 
         with_engine(chain.database, options.lock_timeout, work)
 
@@ -243,6 +250,7 @@ class _Run:
             with suppress(SQLAlchemyError):
                 self.connection.rollback()
             return error
+        watch.confirm()
         return None
 
     def _committed(self, revision: str) -> None:
@@ -351,17 +359,19 @@ def _each(
     return outcomes
 
 
-def _side_by_side(
-    databases: Databases, found: Sequence[Chain], revision: str, options: Options, processes: int
-) -> list[Outcome]:
+def _workers(databases: Databases, revision: str, options: Options, count: int) -> Workers[Outcome]:
     silent = Options(wait=options.wait, lock_timeout=options.lock_timeout, retry_for=options.retry_for)
-    results = in_processes(
+    may_fork = not any(databases[name].pools() for name in databases)
+    return Workers(partial(_upgrade_one, databases.settings, revision, silent), count, may_fork=may_fork)
+
+
+def _side_by_side(
+    databases: Databases, found: Sequence[Chain], options: Options, workers: Workers[Outcome]
+) -> list[Outcome]:
+    results = workers.run(
         [chain.name for chain in found],
         {name: databases[name].settings.depends_on for name in databases},
-        partial(_upgrade_one, databases.settings, revision, silent),
-        processes=processes,
-        done=lambda count: options.progress("databases", count, len(found)),
-        may_fork=not any(databases[name].pools() for name in databases),
+        lambda count: options.progress("databases", count, len(found)),
     )
     outcomes: list[Outcome] = []
     first: Exception | None = None

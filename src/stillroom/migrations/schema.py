@@ -191,8 +191,8 @@ def _execute(connection: Connection, statements: list[str], name: str) -> None:
         except Exception as error:
             with suppress(Exception):  # no transaction was open
                 cursor.execute("ROLLBACK")
+            statement, why = mask_text(" ".join(each.split()))[:120], mask_text(str(error))
             raise MigrationError(
-                f"the schema of {name!r} failed at {mask_text(' '.join(each.split()))[:120]!r}: {error}. Create the "
-                "database anew before you try again"
+                f"the schema of {name!r} failed at {statement!r}: {why}. Create the database anew before you try again"
             ) from error
     cursor.close()

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .chain import SQUASHED, Chain, explained
+from alembic.util import to_tuple
+
+from .chain import SQUASHED, Chain, explained, replaced_by
 from .errors import RevisionRefused
 from .writing import Written
 
@@ -64,6 +66,8 @@ def squash(databases: Databases, database: str, message: str = "squashed", *, re
     A database that has that revision, or a later one, notices nothing; a new one runs the single file. The old files
     move to `versions/squashed/<id>`: with them a database that stands between them goes on to the last, as before.
 
+    One that was killed left all as it was, or is finished by the next, which then does nothing else.
+
     Args:
         databases: The application's.
         database: The database.
@@ -74,6 +78,8 @@ def squash(databases: Databases, database: str, message: str = "squashed", *, re
         RevisionRefused: They cannot be one; says why, and nothing was changed.
     """
     chain = Chain(databases[database])
+    if (finished := _finished(chain)) is not None:
+        return finished
     if revision == "head":
         chain.head()
     directory = chain.script()
@@ -95,14 +101,60 @@ def squash(databases: Databases, database: str, message: str = "squashed", *, re
     slug = re.sub(r"\W+", "_", message.lower()).strip("_")[:40]
     path = chain.versions / f"{name}_{slug}.py"
     compile(text, str(path), "exec")
-    archive = chain.versions / SQUASHED / name
-    archive.mkdir(parents=True)
-    written = archive / "new"
-    written.write_text(text, encoding="utf-8")
-    for script in found:
-        shutil.move(script.path, archive)
-    written.rename(path)
+    _put(chain, found, text)
+    Path(found[-1].path).rename(path)
     return Written(chain.name, name, str(path), tuple(script.revision for script in found))
+
+
+def _put(chain: Chain, found: Sequence[Script], text: str) -> None:
+    """
+    Put a file in the place of others; wherever that is ended, the revisions can be read, or it can be finished.
+
+    One renaming decides: that of the new file over the one of the last revision, which has the same id. Before it the
+    old ones are all there, as is their copy, which nobody needs yet; behind it those that are left over are known.
+    """
+    stage, archive = chain.versions / "squashing", chain.versions / SQUASHED / found[-1].revision
+    shutil.rmtree(stage, ignore_errors=True)
+    copies, new = stage / "old", stage / "new"
+    copies.mkdir(parents=True)
+    for script in found:
+        shutil.copy2(script.path, copies)
+    new.write_text(text, encoding="utf-8")
+    archive.parent.mkdir(exist_ok=True)
+    if archive.is_dir():  # of one that was ended before it was decided
+        archive.rename(stage / "before")
+    copies.rename(archive)
+    new.replace(found[-1].path)
+    _remove_replaced(chain, found[:-1], archive)
+    shutil.rmtree(stage)
+
+
+def _remove_replaced(chain: Chain, scripts: Sequence[Script], archive: Path) -> None:
+    """
+    Remove the files of revisions that were squashed, the newest first: what is left can be read at any time.
+    """
+    for script in reversed(scripts):
+        path = Path(script.path)
+        copy = archive / path.name
+        if not copy.is_file() or copy.read_bytes() != path.read_bytes():
+            raise RevisionRefused(
+                f"{script.path!r} was squashed, but is not the file that stands in {str(archive)!r}; what it has of "
+                f"its own belongs into a new revision of {chain.name!r}. Move it away, then try again"
+            )
+        path.unlink()
+
+
+def _finished(chain: Chain) -> Written | None:
+    """
+    Finish a squash that was ended behind the point of its decision.
+    """
+    directory, left = chain.read()
+    if not left:
+        return None
+    squashed = next(script for script in directory.walk_revisions() if left[0].revision in replaced_by(script))
+    _remove_replaced(chain, left, chain.versions / SQUASHED / squashed.revision)
+    shutil.rmtree(chain.versions / "squashing", ignore_errors=True)
+    return Written(chain.name, squashed.revision, squashed.path, (*replaced_by(squashed), squashed.revision))
 
 
 def _require_one_piece(chain: Chain, found: Sequence[Script]) -> None:
@@ -116,8 +168,7 @@ def _require_one_piece(chain: Chain, found: Sequence[Script]) -> None:
     if len(found) < 2:
         why = "there are not two of them"
     for script in outside:
-        downs = {script.down_revision} if isinstance(script.down_revision, str) else set(script.down_revision or ())
-        if inner & downs:
+        if inner & {*to_tuple(script.down_revision, ()), *to_tuple(script.dependencies, ())}:
             why = f"{script.revision} stands on one that is not the last of them"
     for script in found:
         if script.dependencies or script.branch_labels:

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch"]
 
-_DDL = re.compile(r"\s*(create|alter|drop|rename|truncate|grant|revoke|comment|analyze|optimize)\b", re.IGNORECASE)
-_READS = re.compile(r"\s*(select|show|pragma|explain|describe|set)\b", re.IGNORECASE)
+_SPACE = r"(?>(?:\s|--[^\n]*|/\*(?s:.*?)\*/)*)"
+"""What may stand before a statement, comments included."""
+_DDL = re.compile(
+    rf"{_SPACE}(create|alter|drop|rename|truncate|grant|revoke|comment|analyze|optimize)\b", re.IGNORECASE
+)
+_READS = re.compile(rf"{_SPACE}(select|show|pragma|explain|describe|set)\b", re.IGNORECASE)
 _CONCURRENT = re.compile(
-    r"\s*create\s+(?:unique\s+)?index\s+concurrently\s+(?:if\s+not\s+exists\s+)?(\S+)\s", re.IGNORECASE
+    rf"{_SPACE}create\s+(?:unique\s+)?index\s+concurrently\s+(?:if\s+not\s+exists\s+)?(\S+)\s", re.IGNORECASE
 )
 LONGEST = 120
 """Characters of a statement that are shown."""
@@ -37,7 +41,7 @@ LONGEST = 120
 # died. Of one that only makes something, what is missing says that it never could.
 _THERE: set[object] = {"42P07", "42710", "42701", "42P06", 1007, 1050, 1060, 1061, 1826}
 _GONE: set[object] = {"42704", "42P01", "42703", "3F000", 1008, 1051, 1054, 1091, 1146, 4161}
-_TAKES_AWAY = re.compile(r"\s*(?!create\b).*?\b(drop|rename|change|set\s+schema)\b", re.IGNORECASE | re.DOTALL)
+_TAKES_AWAY = re.compile(rf"{_SPACE}(?!create\b).*?\b(drop|rename|change|set\s+schema)\b", re.IGNORECASE | re.DOTALL)
 
 
 class Watch:
@@ -78,6 +82,7 @@ class Watch:
         self._digests: list[str] = []
         self._kept = 0
         self._ending: str | None = None
+        self._is_committing = False
         self._how = "run"
         self._noting = False
 
@@ -112,6 +117,22 @@ class Watch:
                 f"than it had; {_REMEDY}"
             )
         self._ending = revision
+
+    def confirm(self) -> None:
+        """
+        Note that the revision whose COMMIT was sent is durable: nothing was raised since.
+        """
+        if not self._is_committing or self._ending is None:
+            return
+        self._is_committing = False
+        self.failing = ""
+        self.done.clear()
+        self._digests.clear()
+        self._before_us = None
+        self._kept = 0
+        self.committed(self._ending)
+        self._left = self._left[1:]
+        self._ending = None
 
     @property
     def _left_out(self) -> bool:
@@ -183,10 +204,10 @@ class Watch:
     def _after(self, connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
         if self._noting:
             return
-        self.failing = ""
+        shown, self.failing = self.failing, ""
         if _READS.match(statement):
             return
-        self.done.append(_shown(statement))
+        self.done.append(shown)
         is_ddl = _DDL.match(statement) is not None
         if self.in_autocommit or (self.ddl_commits and is_ddl) or self._how == "leave":
             self._kept = len(self.done)
@@ -202,25 +223,24 @@ class Watch:
         finally:
             self._noting = False
 
-    def _committed(self, connection: Connection) -> None:
+    def _begins(self, connection: Connection) -> None:
+        self.confirm()
+
+    def _commits(self, connection: Connection) -> None:
         if self._ending is None:
             self._kept = len(self.done)
             if self._digests and self._how == "run" and not self.failing:
                 self._note(connection, self._digests, None)  # in the transaction that is committed here
             return
-        self.done.clear()
-        self._digests.clear()
-        self._before_us = None
-        self._kept = 0
-        self.committed(self._ending)
-        self._left = self._left[1:]
-        self._ending = None
+        self._is_committing = True  # it may fail yet, as with a constraint that is checked last
+        self.failing = "COMMIT"
 
     def _listeners(self) -> dict[str, Any]:
         return {
             "before_cursor_execute": self._before,
             "after_cursor_execute": self._after,
-            "commit": self._committed,
+            "begin": self._begins,
+            "commit": self._commits,
         }
 
     def __enter__(self) -> Self:
