@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import stillroom
-from tests.cli.command import PACKAGE, run
+from tests.cli.command import PACKAGE, invoke, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,24 +47,24 @@ def test_ping_says_how_each_server_is(any_database: str, tmp_path: Path) -> None
 
 def test_ping_shows_what_a_reader_is_not_kept_from(tmp_path: Path) -> None:
     configure(tmp_path, main="sqlite:///here.db")
-    done = run("ping", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = invoke("ping", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
     assert "main (reader) is not kept from:" in done.stdout
     assert "query_only" in done.stdout
 
 
 def test_ping_exits_with_1_if_a_server_is_down(tmp_path: Path) -> None:
     configure(tmp_path, main="sqlite:///here.db", far=DOWN)
-    done = run("ping", cwd=tmp_path)
-    assert done.returncode == 1
+    done = invoke("ping", cwd=tmp_path)
+    assert done.exit_code == 1
     assert "far (writer) is down:" in done.stdout
     assert "tiger" not in done.stdout + done.stderr
 
 
 def test_status_shows_the_settings_without_secrets(tmp_path: Path) -> None:
     configure(tmp_path, main=DOWN)
-    table, plain = run("status", cwd=tmp_path), run("status", "--json", cwd=tmp_path)
-    assert (table.returncode, plain.returncode) == (0, 0)
+    table, plain = invoke("status", cwd=tmp_path), invoke("status", "--json", cwd=tmp_path)
+    assert (table.exit_code, plain.exit_code) == (0, 0)
     assert "ada:***@" in table.stdout
     assert json.loads(plain.stdout)["databases"]["main"]["url"] == DOWN.replace("tiger", "***")
     assert "tiger" not in table.stdout + plain.stdout
@@ -73,7 +73,7 @@ def test_status_shows_the_settings_without_secrets(tmp_path: Path) -> None:
 def test_config_and_profile_choose_the_settings(tmp_path: Path) -> None:
     text = '[databases.main]\nurl = "sqlite:///a.db"\n[profiles.test.databases.main]\nurl = "sqlite:///b.db"\n'
     path = write(tmp_path, text).rename(tmp_path / "other.toml")
-    done = run("--config", str(path), "--profile", "test", "status", "--json", cwd=tmp_path)
+    done = invoke("--config", str(path), "--profile", "test", "status", "--json", cwd=tmp_path)
     found = json.loads(done.stdout)
     assert (found["profile"], found["databases"]["main"]["url"]) == ("test", "sqlite:///b.db")
 
@@ -87,24 +87,24 @@ def test_wrong_settings_are_a_paragraph_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     write(tmp_path, '[databases.main]\nurl = "sqlite:///a.db"\npool_sise = 3\n')
-    assert "Traceback" in run("--debug", "ping", cwd=tmp_path).stderr
+    assert "Traceback" in invoke("--debug", "ping", cwd=tmp_path).stderr
 
 
 def test_an_unknown_option_exits_with_2(tmp_path: Path) -> None:
-    assert run("ping", "--jason", cwd=tmp_path).returncode == 2
+    assert invoke("ping", "--jason", cwd=tmp_path).exit_code == 2
 
 
 def test_recover_finds_nothing_in_doubt_where_nothing_is(tmp_path: Path) -> None:
     configure(tmp_path, main="sqlite:///here.db")
-    table, plain = run("recover", cwd=tmp_path), run("recover", "--json", cwd=tmp_path)
-    assert (table.returncode, table.stdout) == (0, "No transaction is in doubt.\n")
+    table, plain = invoke("recover", cwd=tmp_path), invoke("recover", "--json", cwd=tmp_path)
+    assert (table.exit_code, table.stdout) == (0, "No transaction is in doubt.\n")
     assert json.loads(plain.stdout) == []
 
 
 def test_recover_reports_a_server_that_is_down_in_one_paragraph(tmp_path: Path) -> None:
     configure(tmp_path, main=DOWN)
-    done = run("recover", cwd=tmp_path)
-    assert done.returncode == 1
+    done = invoke("recover", cwd=tmp_path)
+    assert done.exit_code == 1
     assert re.fullmatch(r"Error: [^\n]+\n", done.stderr)
     assert "tiger" not in done.stderr
 

@@ -43,9 +43,17 @@ def test_what_is_not_disposable_stays(what: str, tmp_path: Path) -> None:
     configure(tmp_path, "sqlite:///x.db")
     invoke("create", cwd=tmp_path)
     done = invoke(what, "--yes", cwd=tmp_path)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "databases.main.disposable = true" in done.stderr
     assert (tmp_path / "x.db").exists()
+
+
+@pytest.mark.parametrize("command", ["create", "sql", "erd"])
+def test_a_name_that_no_database_has_is_wrong_usage(command: str, tmp_path: Path) -> None:
+    configure(tmp_path, "sqlite:///x.db")
+    done = invoke(command, "mian", cwd=tmp_path)
+    assert done.exit_code == 2
+    assert "no database is named 'mian'; declared are 'main'" in done.stderr
 
 
 @pytest.mark.parametrize("what", ["drop", "recreate"])
@@ -65,6 +73,7 @@ def test_sql_only_reads_unless_it_is_asked_to_write(any_database: str, tmp_path:
     refused = invoke("sql", "-c", make, cwd=tmp_path)
     assert refused.exit_code == 1
     assert "Traceback" not in refused.stderr
+    assert "`stillroom sql --write`" in refused.stderr
     written = invoke("sql", "--write", "-c", make, "-c", "insert into item values (1, '50%'), (2, null)", cwd=tmp_path)
     assert (written.exit_code, written.stderr.splitlines()[-1]) == (0, "2 rows")
     found = invoke("sql", "--json", "-c", "select * from item order by id", cwd=tmp_path)
@@ -144,6 +153,15 @@ def test_the_models_are_text_for_other_programs(shelf: Path) -> None:
     found = json.loads(run("erd", "--json", cwd=shelf).stdout)
     assert [each["name"] for each in found["tables"]] == ["author", "book"]
     assert len(found["references"]) == 2
+
+
+def test_the_ending_of_the_file_tells_the_format(shelf: Path) -> None:
+    assert run("erd", "-o", "shelf.mmd", cwd=shelf).returncode == 0
+    assert (shelf / "shelf.mmd").read_text(encoding="utf-8").startswith("erDiagram\n")
+    refused = run("erd", "-o", "shelf.png", cwd=shelf)
+    assert refused.returncode == 2
+    assert "'shelf.png' does not tell the format" in refused.stderr
+    assert not (shelf / "shelf.png").exists()
 
 
 def test_a_database_without_models_is_told(tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ def test_only_what_is_committed_by_hand_is_kept(shop: Path) -> None:
     assert line(shop, COUNT) == "1"
 
 
+def test_lines_share_their_names(shop: Path) -> None:
+    done = run("shell", "-c", "price = 4", "-c", "price + 1", cwd=shop)
+    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
+
+
 def test_a_line_that_fails_is_told(shop: Path) -> None:
     done = run("shell", "-c", COUNT, cwd=shop)
     assert (done.returncode, done.stdout) == (1, "")

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Of the command; None for those of this process.
 
     Raises:
-        SystemExit: Always; 0 all is well, 1 something is off, 2 the usage or the settings are wrong.
+        SystemExit: Always; 0 all is well, 1 something is off, 2 the usage, the settings or the data are wrong.
     """
     try:
         from stillroom.cli.commands import stillroom

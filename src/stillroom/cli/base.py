@@ -95,8 +95,10 @@ def command(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], c
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", type=click.Path(path_type=Path), help="The settings' file; by default stillroom.toml.")
-@click.option("--profile", help="The profile of the settings, such as test.")
+@click.option(
+    "--config", metavar="FILE", type=click.Path(path_type=Path), help="The settings' file; by default stillroom.toml."
+)
+@click.option("--profile", metavar="NAME", help="The profile of the settings, such as test.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package.__version__, package_name="stillroom", prog_name="stillroom")
 @click.pass_context
@@ -104,6 +106,6 @@ def stillroom(context: click.Context, /, **common: Any) -> None:
     """
     Look after the databases of an application.
 
-    Exit codes: 0 all is well; 1 something is off; 2 the usage or the settings are wrong.
+    Exit codes: 0 all is well; 1 something is off; 2 the usage, the settings or the data are wrong.
     """
     context.obj = Common(**common)

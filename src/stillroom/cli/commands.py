@@ -20,7 +20,7 @@ __all__ = ["Common", "drawing", "linting", "loading", "making", "migrating", "pr
 
 @command(as_json)
 def ping(common: Common, *, as_json: bool) -> None:
-    """Ask each server for a sign of life; exit with 1 if one is down."""
+    """Ask each server for a sign of life. Exit with 1 if one is down."""
     with common.databases() as databases:
         servers = databases.ping()
     if as_json:
@@ -53,7 +53,7 @@ def status(common: Common, *, as_json: bool) -> None:
     as_json,
 )
 def recover(common: Common, *, min_age: float, dry_run: bool, as_json: bool) -> None:
-    """Settle what a crash during a two-phase commit left in doubt; exit with 1 if something stays so."""
+    """Settle what a crash during a two-phase commit left in doubt. Exit with 1 if something stays so."""
     with common.databases() as databases:
         found = databases.recover(min_age=min_age, dry_run=dry_run)
     if as_json:
@@ -64,18 +64,26 @@ def recover(common: Common, *, min_age: float, dry_run: bool, as_json: bool) -> 
         sys.exit(OFF)
 
 
-@command(click.option("-c", "line", metavar="LINE", help="Run a line, and show what its expressions give."))
-def shell(common: Common, *, line: str | None) -> None:
+@command(
+    click.option(
+        "-c",
+        "lines",
+        multiple=True,
+        metavar="LINE",
+        help="Run a line, and show what its expressions give. May be given several times.",
+    )
+)
+def shell(common: Common, *, lines: Sequence[str]) -> None:
     """
-    Open a Python shell (IPython where it is installed) with dbs, uow and the models.
+    Open a Python shell with dbs, uow and the models.
 
-    The unit of work uow is committed by uow.commit(); the end rolls it back. The profile "shell" is chosen where it is
-    declared and no other one is asked for.
+    It is IPython where that is installed. The unit of work uow is committed by uow.commit(); the end rolls it back.
+    The profile "shell" is chosen where it is declared and no other one is asked for.
     """
     from stillroom.cli import interactive
 
     with common.databases(preferred="shell") as databases:
-        interactive.run(databases, line)
+        interactive.run(databases, lines)
 
 
 def _urls(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
@@ -105,7 +113,7 @@ def _urls(context: click.Context, parameter: click.Parameter, given: Sequence[st
     as_json,
 )
 def demo(common: Common, *, as_json: bool, **options: Any) -> None:
-    """Run a music shop over three databases, and check its books; exit with 1 if they are off."""
+    """Run a music shop over three databases, and check its books. Exit with 1 if they are off."""
     from stillroom.cli.progress import progress_bars
     from stillroom.demo import Options, run
     from stillroom.demo.report import show as show_report

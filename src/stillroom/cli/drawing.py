@@ -15,22 +15,29 @@ from stillroom.cli.diagram import Diagram, as_dot, as_mermaid, as_svg, diagram
 __all__: list[str] = []
 
 FORMATS = {"svg": as_svg, "mermaid": as_mermaid, "dot": as_dot}
+ENDINGS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".dot": "dot", ".gv": "dot"}
 
 
 @command(
     click.argument("database", required=False),
-    click.option("--format", "kind", type=click.Choice([*FORMATS]), default="svg", show_default=True),
+    click.option("--format", "kind", type=click.Choice([*FORMATS]), help="By default as FILE ends, else svg."),
     click.option(
-        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file, instead of printing it."
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A file, instead of printing it.",
     ),
     as_json,
 )
-def erd(common: Common, *, database: str | None, kind: str, output: Path | None, as_json: bool) -> None:
+def erd(common: Common, *, database: str | None, kind: str | None, output: Path | None, as_json: bool) -> None:
     """
-    Draw the models of a database (the default one where none is named): tables, keys and references.
+    Draw the models of a database. Where none is named, it is the default one.
 
-    A picture needs no other program. Mermaid is text that GitHub draws, dot is the language of Graphviz.
+    A picture of tables, keys and references needs no other program. Mermaid is text that GitHub draws, dot is the
+    language of Graphviz.
     """
+    drawn = FORMATS[kind or _ending(output)]
     with common.databases() as databases:
         chosen = databases.default if database is None else databases[database]
         if not chosen.metadata.tables:
@@ -43,12 +50,20 @@ def erd(common: Common, *, database: str | None, kind: str, output: Path | None,
     if as_json:
         show.print_json(_plain(found))
         return
-    text = FORMATS[kind](found)
+    text = drawn(found)
     if output is None:
         click.echo(text, nl=False)
     else:
         output.write_text(text, encoding="utf-8")
         click.echo(f"wrote {output}")
+
+
+def _ending(output: Path | None) -> str:
+    if output is None:
+        return "svg"
+    if (kind := ENDINGS.get(output.suffix.lower())) is None:
+        raise click.UsageError(f"{output.name!r} does not tell the format: name it, --format {', '.join(FORMATS)}")
+    return kind
 
 
 def _plain(found: Diagram) -> dict[str, object]:

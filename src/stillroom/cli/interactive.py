@@ -10,6 +10,8 @@ import click
 from sqlalchemy import inspect
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stillroom import Databases
 
 __all__ = ["names", "run"]
@@ -32,21 +34,22 @@ def names(databases: Databases) -> dict[str, Any]:
     return found
 
 
-def run(databases: Databases, command: str | None) -> None:
+def run(databases: Databases, commands: Sequence[str]) -> None:
     """
-    Run a line, or what a person types, in a unit of work that commits by hand.
+    Run lines, or what a person types, in a unit of work that commits by hand.
 
     Args:
         databases: The databases.
-        command: The line, of whose expressions the values are printed; None for a shell, which is IPython's where
+        commands: The lines, of whose expressions the values are printed; none for a shell, which is IPython's where
             that is installed.
     """
     sys.path.insert(0, "")  # as in Python's own shell: models are found in the current directory
     models = names(databases)
     with databases.unit_of_work(commit="manual") as uow:
         namespace = {**models, "dbs": databases, "uow": uow}
-        if command is not None:
+        for command in commands:
             exec(compile(command, "<command>", "single"), namespace)  # noqa: S102  # what a shell is for
+        if commands:
             return
         banner = f"dbs, uow: uow.commit() commits, the end rolls back. Models: {', '.join(sorted(models)) or 'none'}."
         try:

@@ -25,8 +25,8 @@ def _columns(context: click.Context, parameter: click.Parameter, given: str | No
 
 @command(
     click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, exists=True)),
-    click.option("--database", help="The database of all rows; by default as the files say."),
-    click.option("--model", help="The model, or the table, of all rows; by default as the files say."),
+    click.option("--database", metavar="NAME", help="The database of all rows; by default as the files say."),
+    click.option("--model", metavar="NAME", help="The model, or the table, of all rows; by default as the files say."),
     click.option("--key", metavar="COLUMNS", callback=_columns, help="What says whether a row is there: a,b."),
     click.option("--dry-run", is_flag=True, help="Do it, and roll it back."),
     click.option("--once", metavar="KEY", help="Only if nothing of this name was ever loaded here."),
@@ -35,10 +35,11 @@ def _columns(context: click.Context, parameter: click.Parameter, given: str | No
 )
 def load(common: Common, *, files: Sequence[Path], once: str | None, as_json: bool, **options: Any) -> None:
     """
-    Load files of data (CSV, JSON, JSON lines, YAML, Parquet), or directories of them: all rows, or none.
+    Load files of data or directories: all rows, or none.
 
-    New rows are inserted, those that differ are updated, the others are left alone; loading twice is loading once.
-    The name of a file tells its model: main.Artist.csv, Artist.csv, main/Artist.csv; or it has lists by such names.
+    They are CSV, JSON, JSON lines, YAML, Parquet or Arrow. New rows are inserted, those that differ are updated, the
+    others are left alone; loading twice is loading once. The name of a file tells its model: main.Artist.csv,
+    Artist.csv, main/Artist.csv; or it has lists by such names.
     """
     from stillroom import data
     from stillroom.cli.progress import progress_bars
@@ -72,8 +73,10 @@ def load(common: Common, *, files: Sequence[Path], once: str | None, as_json: bo
 
 @command(
     click.argument("target", metavar="DIRECTORY|-", type=click.Path(path_type=Path, file_okay=False, allow_dash=True)),
-    click.option("--database", help="One database; by default all."),
-    click.option("--model", "models", multiple=True, help="A model or table; may be given again. By default all."),
+    click.option("--database", metavar="NAME", help="One database; by default all."),
+    click.option(
+        "--model", "models", multiple=True, metavar="NAME", help="A model or table; by default all. May be given again."
+    ),
     click.option(
         "--format",
         "format_",
@@ -91,7 +94,7 @@ def dump(
     format_: Any,
     as_json: bool,
 ) -> None:
-    """Write the rows of databases to files that `load` takes; - is the standard output."""
+    """Write the rows of databases to files that `load` takes. - is the standard output."""
     from stillroom import data
     from stillroom.cli.progress import progress_bars
 

@@ -21,7 +21,7 @@ yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 @command(one_or_all, as_json)
 def create(common: Common, *, database: str | None, as_json: bool) -> None:
-    """Create one database, or all; one that is there is left as it is."""
+    """Create one database, or all. One that is there is left as it is."""
     done = []
     with common.databases() as databases:
         for each in _chosen(databases, database):
@@ -33,7 +33,7 @@ def create(common: Common, *, database: str | None, as_json: bool) -> None:
 
 @command(one_or_all, yes, as_json)
 def drop(common: Common, *, database: str | None, yes: bool, as_json: bool) -> None:
-    """Drop one database, or all, with everything in it; only where the settings say `disposable = true`."""
+    """Drop one database, or all, with everything in it. Only where the settings say `disposable = true`."""
     done = []
     with common.databases() as databases:
         chosen = _chosen(databases, database)
@@ -47,7 +47,7 @@ def drop(common: Common, *, database: str | None, yes: bool, as_json: bool) -> N
 
 @command(one_or_all, yes, as_json)
 def recreate(common: Common, *, database: str | None, yes: bool, as_json: bool) -> None:
-    """Drop one database, or all, and create it anew, empty; only where the settings say `disposable = true`."""
+    """Drop one database, or all, and create it anew, empty. Only where the settings say `disposable = true`."""
     done = []
     with common.databases() as databases:
         chosen = _chosen(databases, database)

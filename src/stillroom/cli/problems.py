@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from sqlalchemy.exc import DBAPIError
 
-from stillroom import BadRow, MissingDriver, SettingsError, StillroomError
+from stillroom import BadRow, MissingDriver, NotDisposable, SettingsError, StillroomError, UnknownDatabase
+from stillroom.classification import Kind, classify
 from stillroom.data import DataFileError
 from stillroom.demo import DemoError
 
@@ -23,6 +24,15 @@ OFF = 1
 """Something is off: a server is down, a check failed, an error while at work."""
 WRONG = 2
 """The usage, the settings or the data are wrong; nothing was done."""
+
+_WRONG = (BadRow, DataFileError, DemoError, MissingDriver, NotDisposable, SettingsError, UnknownDatabase)
+_WHERE = "`stillroom --debug …` shows where"
+_REMEDIES: dict[Kind | None, str] = {
+    Kind.DISCONNECTED: "`stillroom ping` tells which servers answer, and `stillroom create` makes a missing database",
+    Kind.READ_ONLY: "the connection or its server only reads; `stillroom sql --write` uses one that writes",
+    Kind.UNDEFINED_TABLE: "`stillroom migrations` tells whether revisions are to be run",
+    Kind.UNDEFINED_COLUMN: "`stillroom migrations` tells whether revisions are to be run",
+}
 
 
 @contextmanager
@@ -41,8 +51,7 @@ def explained(*, debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         sys.stderr.write(f"Error: {paragraph(error)}\n")
-        wrong = SettingsError | MissingDriver | DemoError | DataFileError | BadRow
-        sys.exit(WRONG if isinstance(error, wrong) else OFF)
+        sys.exit(WRONG if isinstance(error, _WRONG) else OFF)
 
 
 def paragraph(error: Exception) -> str:
@@ -51,9 +60,10 @@ def paragraph(error: Exception) -> str:
     """
     if isinstance(error, DBAPIError):
         # The driver's own words; SQLAlchemy adds the statement, its parameters and a link.
-        return f"the database says: {' '.join(str(error.orig or error.args[0]).split())}. --debug shows where"
+        says = " ".join(str(error.orig or error.args[0]).split()).removesuffix(".")
+        return f"the database says: {says}. {_REMEDIES.get(classify(error), _WHERE)}"
     if isinstance(error, SettingsError | click.ClickException):
         return str(error)  # of several wrong settings each has a line
     if isinstance(error, StillroomError):
         return " ".join(str(error).split())
-    return f"{type(error).__name__}: {' '.join(str(error).split())}. This was not expected; --debug shows where"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}. This was not expected; {_WHERE}"

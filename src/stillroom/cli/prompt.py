@@ -42,9 +42,10 @@ ENDS = {"exit", "quit", "\\q", "exit;", "quit;"}
 )
 def sql(common: Common, *, database: str | None, given: Sequence[str], write: bool, form: str | None) -> None:
     """
-    Open a prompt on a database (the default one where none is named). A statement ends with a semicolon.
+    Open a prompt on a database. Where none is named, it is the default one.
 
-    It only reads, on a replica where there is one; --write changes that. Statements may be piped in as well.
+    A statement ends with a semicolon. It only reads, on a replica where there is one; --write changes that.
+    Statements may be piped in as well.
     """
     with common.databases() as databases:
         chosen = databases.default if database is None else databases[database]
@@ -93,7 +94,7 @@ def _run(connection: Connection, text: str, form: str | None) -> None:
     if result.returns_rows:
         _show(result, form)
     elif form is None:
-        click.echo("done" if result.rowcount < 0 else f"{result.rowcount} rows", err=True)
+        click.echo("done" if result.rowcount < 0 else _counted(result.rowcount), err=True)
     result.close()
 
 
@@ -109,7 +110,11 @@ def _show(result: CursorResult[Any], form: str | None) -> None:
     else:
         found = [["" if value is None else str(value) for value in row] for row in result]
         show.show_rows(keys, found)
-        click.echo(f"{len(found)} rows", err=True)
+        click.echo(_counted(len(found)), err=True)
+
+
+def _counted(rows: int) -> str:
+    return f"{rows} row{'' if rows == 1 else 's'}"
 
 
 def _converse(connection: Connection, name: str, form: str | None) -> None:

@@ -46,16 +46,16 @@ def show_servers(servers: Sequence[ServerStatus]) -> None:
             "[green]ok[/green]" if server.ok else "[red]down[/red]",
             f"{1000 * server.seconds:.1f}",
             server.version + (" (standby)" if server.recovering else ""),
-            server.read_only,
+            server.read_only if server.ok and server.role == "reader" else "",
             server.url,
         )
     printer = console()
     printer.print(table)
     for server in servers:
         if server.error:
-            printer.print(f"{server.database} ({server.role}) is down: {escape(server.error)}")
+            printer.print(f"{server.database} ({server.role}) is down: {escape(server.error)}", soft_wrap=True)
         for gap in server.read_only_gaps if server.role == "reader" else ():
-            printer.print(f"{server.database} (reader) is not kept from: {escape(gap)}")
+            printer.print(f"{server.database} (reader) is not kept from: {escape(gap)}", soft_wrap=True)
 
 
 def show_settings(settings: Settings) -> None:
