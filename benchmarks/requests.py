@@ -136,6 +136,9 @@ def _flask_extension(app: Any, extension: Any, stack: contextlib.ExitStack) -> A
     return app
 
 
+_TM = {"pyramid.includes": "pyramid_tm", "tm.manager_hook": "pyramid_tm.explicit_manager"}
+
+
 def _pyramid(view: Callable[[Any], None], configure: Callable[[Any], None], **settings: str) -> Any:
     def answer(request: Any) -> Any:
         view(request)
@@ -166,7 +169,7 @@ def _pyramid_stillroom(url: str, stack: contextlib.ExitStack, **settings: str) -
 
 
 def _pyramid_tm_stillroom(url: str, stack: contextlib.ExitStack) -> Any:
-    return _pyramid_stillroom(url, stack, **{"pyramid.includes": "pyramid_tm"})
+    return _pyramid_stillroom(url, stack, **_TM)
 
 
 def _pyramid_tm_zope(url: str, stack: contextlib.ExitStack) -> Any:
@@ -184,7 +187,7 @@ def _pyramid_tm_zope(url: str, stack: contextlib.ExitStack) -> Any:
     return _pyramid(
         lambda request: write(request.dbsession),
         lambda config: config.add_request_method(session_of, "dbsession", reify=True),
-        **{"pyramid.includes": "pyramid_tm"},
+        **_TM,
     )
 
 

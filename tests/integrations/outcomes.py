@@ -202,8 +202,12 @@ def pyramid_tm_app(desk: Desk) -> Any:
     """
     The same with pyramid_tm and its own rule for answers.
     """
-    veto = "pyramid_tm.default_commit_veto"
-    return pyramid_app(desk, {"pyramid.includes": "pyramid_tm", "tm.commit_veto": veto})
+    settings = {
+        "pyramid.includes": "pyramid_tm",
+        "tm.commit_veto": "pyramid_tm.default_commit_veto",
+        "tm.manager_hook": "pyramid_tm.explicit_manager",
+    }
+    return pyramid_app(desk, settings)
 
 
 async def _answer(desk: Desk, uow: Any, request: Request, case: str, number: int) -> Response:

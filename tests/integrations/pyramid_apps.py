@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from stillroom import Databases
 
 TWEEN: dict[str, Any] = {}
-THREAD_LOCAL: dict[str, Any] = {"pyramid.includes": "pyramid_tm"}
-EXPLICIT: dict[str, Any] = THREAD_LOCAL | {"tm.manager_hook": "pyramid_tm.explicit_manager"}
-WITH_TM = [THREAD_LOCAL, EXPLICIT]
-WAYS = [TWEEN, *WITH_TM]
+DEFAULT_TM: dict[str, Any] = {"pyramid.includes": "pyramid_tm"}
+EXPLICIT: dict[str, Any] = DEFAULT_TM | {"tm.manager_hook": "pyramid_tm.explicit_manager"}
+WAYS = [TWEEN, EXPLICIT]
 
 
 def name_of_way(settings: dict[str, Any]) -> str:
-    return {0: "tween", 1: "thread local", 2: "explicit"}[len(settings)]
+    return "pyramid_tm" if settings else "tween"
 
 
 def application(

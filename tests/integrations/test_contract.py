@@ -87,7 +87,6 @@ class TestPyramidWithTransactions(TestPyramid):
         def veto(request: Any, response: Any) -> bool:
             return policy.commit == "auto" and policy.refusal(response.status_int, request, response) is not None
 
-        # The default manager is the thread's: a second application in the same thread would abort the first one's.
         settings = {
             "pyramid.includes": "pyramid_tm",
             "tm.commit_veto": veto,
@@ -152,7 +151,7 @@ from stillroom.testing.contract import IntegrationContract
 class TestBroken(IntegrationContract):
     def client(self, databases, policy):
         def app(environ, start_response):
-            unit = databases.unit_of_work(**policy.options(environ))
+            unit = policy.new_unit(databases.unit_of_work, environ)
             return answer(self, unit, policy, environ, start_response)
 
         yield wsgi_client(app)

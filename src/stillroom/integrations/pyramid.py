@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +34,11 @@ __all__ = ["databases_of", "includeme", "install", "pshell"]
 _INSTALLED = "stillroom"
 _OWN_KEYS = "stillroom.pyramid."
 _TM = "pyramid_tm.tm_tween_factory"
+_IMPLICIT = (
+    "the transaction manager of this request is {!r}, which is not explicit: a subrequest, or an application inside "
+    "this one, that begins a transaction would abort this one's, and the answer would be 200 although nothing is kept. "
+    "Set tm.manager_hook = pyramid_tm.explicit_manager, and let code that uses `transaction` use `request.tm`"
+)
 
 
 def includeme(config: Configurator) -> None:
@@ -88,7 +92,8 @@ def install(
     Give each request a unit of work, `request.uow`, and a session for each database, `request.main`.
 
     Without pyramid_tm a tween ends it: below exceptions and statuses of 400 it commits, before the response leaves, and
-    an error of COMMIT goes to the exception views. With pyramid_tm it is a part of `request.tm`, which decides alone.
+    an error of COMMIT goes to the exception views. With pyramid_tm it is a part of `request.tm`, which decides alone;
+    a request whose manager is not explicit is refused with `ConfigurationError`.
 
     Args:
         config: The configurator.
@@ -293,8 +298,13 @@ class _Requests:
     def _joined(self, request: Request) -> UnitOfWork:
         """
         Return the unit of work of the transaction; there is one, whoever asks for it in whichever request.
+
+        Raises:
+            ConfigurationError: The manager would abort the transaction when somebody begins another one.
         """
         manager = request.environ.get("tm.manager") or request.tm
+        if not manager.explicit:
+            raise ConfigurationError(_IMPLICIT.format(manager))
         transaction = manager.get()
         try:
             joined: UnitOfWork | None = transaction.data(self.databases)
@@ -302,7 +312,7 @@ class _Requests:
             joined = None
         if joined is not None:
             return joined
-        unit = self.databases.unit_of_work(**self.policy.options(request))
+        unit = self.policy.new_unit(self.databases.unit_of_work, request)
         transaction.join(_DataManager(unit, manager))
         transaction.set_data(self.databases, unit)
         return unit.__enter__()
@@ -319,8 +329,7 @@ class _DataManager:
     def __init__(self, unit: UnitOfWork, manager: Any) -> None:
         self.unit = unit
         self.transaction_manager = manager
-        self.end = ExitStack()  # which happens once, however often it is asked for
-        self.end.push(unit)
+        self.ended = False
         self.savepoints: list[_Savepoint] = []
 
     def sortKey(self) -> str:  # noqa: N802  # the interface says so
@@ -334,7 +343,7 @@ class _DataManager:
 
     def tpc_vote(self, transaction: Any) -> None:
         try:
-            self.end.close()
+            self._end()
         except Exception as error:
             _tag(error)
             raise
@@ -349,7 +358,12 @@ class _DataManager:
         transaction.set_data(self.unit.databases, None)  # it may go on without, after the rollback to a savepoint
         if self.unit.is_active:
             self.unit.doom("the transaction was aborted")
-        self.end.close()
+        self._end()
+
+    def _end(self) -> None:
+        if not self.ended:  # a transaction may abort what has failed to vote
+            self.ended = True
+            self.unit.__exit__(None, None, None)
 
     def savepoint(self) -> _Savepoint:
         savepoint = _Savepoint(self)

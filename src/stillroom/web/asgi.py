@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import UnitOfWorkEnded
@@ -28,6 +32,7 @@ __all__ = ["KEY", "RequestUnits", "UnitOfWorkMiddleware"]
 
 KEY = "stillroom"
 """The key of the `RequestUnits` in the scope."""
+_LAST_WORDS = ("websocket.close", "websocket.http.response.start")
 _ENDED = (
     "the unit of work of this request has ended, because its answer has begun; a streaming body or a background task "
     "opens one of its own: `async with dbs.async_unit_of_work() as uow:`"
@@ -124,6 +129,7 @@ class UnitOfWorkMiddleware:
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
         units = RequestUnits(self.databases, self.policy, scope)
+        around = sys.exception()
 
         async def receive_in_unit() -> Message:
             await units.end(None)
@@ -133,6 +139,9 @@ class UnitOfWorkMiddleware:
 
         async def send_after_end(message: Message) -> None:
             was_open = not units.ended
+            raised = sys.exception()
+            if message["type"] in _LAST_WORDS and raised is not None and raised is not around:
+                units.doom_for(raised)  # whoever hangs up then does so instead of the endpoint
             await units.end(None)
             await send(message)
             if was_open:
@@ -200,7 +209,7 @@ class RequestUnits:
         Open the asynchronous unit of work, which costs nothing before it is used.
         """
         self._blocking = None
-        self._unit = unit = self.databases.async_unit_of_work(**self.policy.options(self.scope))
+        self._unit = unit = self.policy.new_unit(self.databases.async_unit_of_work, self.scope)
         await unit.__aenter__()
         unit.in_threads = self._in_thread
         self.scope["state"]["uow"] = unit
@@ -227,7 +236,7 @@ class RequestUnits:
         if self.ended:
             raise UnitOfWorkEnded(_ENDED)
         if self._blocking is None:
-            unit = self.databases.unit_of_work(**self.policy.options(self.scope))
+            unit = self.policy.new_unit(self.databases.unit_of_work, self.scope)
             unit.core.start()  # not by `with`, which makes it current: in the event loop the other one is
             self._blocking = unit
         return self._blocking
@@ -294,8 +303,28 @@ async def _end_in_thread(unit: UnitOfWork, error: BaseException | None) -> None:
     from ..aio.completion import run_to_completion
 
     kind = type(error) if error is not None else None
+
+    async def end() -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(_enders(), copy_context().run, unit.__exit__, kind, error, None)
+
     # Its own limits hold for what it waits for: none is needed here.
-    await run_to_completion(asyncio.to_thread(unit.__exit__, kind, error, None), None, lambda: None, TimeoutError)
+    await run_to_completion(end(), None, lambda: None, TimeoutError)
+
+
+@cache
+def _enders() -> ThreadPoolExecutor:
+    """
+    Return threads for the ends of blocking units of work, as many as there are at once.
+
+    A unit that had to wait for a free thread, as those of `asyncio.to_thread`, would keep its locks meanwhile, and
+    those who have the threads may be waiting for just these locks.
+    """
+    return ThreadPoolExecutor(sys.maxsize, thread_name_prefix="stillroom-end")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_enders.cache_clear)
 
 
 async def _ask_handlers(scope: Scope, error: Exception) -> Application | None:

@@ -36,7 +36,7 @@ class open_unit:  # noqa: N801  # used like a function, as contextlib's own
     ) -> None:
         self._environ = environ
         self._outer = environ.get(ENVIRON_KEY)
-        self._unit = databases.unit_of_work(**policy.options(request))
+        self._unit = policy.new_unit(databases.unit_of_work, request)
 
     def __enter__(self) -> UnitOfWork:
         unit = self._environ[ENVIRON_KEY] = self._unit.__enter__()

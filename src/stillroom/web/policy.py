@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable  # noqa: TC003  # whoever reads the annotations of a struct needs the name
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from ..status import CommitMode  # noqa: TC001  # as above
+
+if TYPE_CHECKING:
+    from ..aio import AsyncUnitOfWork
+    from ..unit_of_work import UnitOfWork
+
+    Unit = TypeVar("Unit", UnitOfWork, AsyncUnitOfWork)
 
 
 class CommitPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,16 +59,24 @@ class CommitPolicy(msgspec.Struct, frozen=True, kw_only=True):
             return f"{getattr(self.veto, '__qualname__', self.veto)} vetoed the answer"
         return None
 
-    def options(self, request: Any) -> dict[str, Any]:
+    def new_unit(self, make: Callable[..., Unit], request: Any) -> Unit:
         """
-        Return the options of the unit of work for a request, which `session.info["request"]` then is.
+        Make the unit of work of a request, not entered yet.
+
+        Args:
+            make: `dbs.unit_of_work` or `dbs.async_unit_of_work`.
+            request: What `session.info["request"]` of its sessions is.
         """
-        return {"commit": self.commit, "info": {"request": request}}
+        unit = make() if self.commit == "auto" else make(commit=self.commit)
+        unit.info["request"] = request
+        return unit
 
     def settle(self, unit: Any, status: int, request: Any = None, response: Any = None) -> None:
         """
         Doom a unit of work that is still open if its answer must not be committed; its end follows.
         """
+        if status < self.below and self.veto is None:
+            return
         refusal = self.refusal(status, request, response)
         if refusal is not None and unit.is_active:
             unit.doom(refusal)
