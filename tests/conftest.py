@@ -5,6 +5,7 @@ Fixtures for all tests: servers that are there or throwaway, and databases that 
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from stillroom.testing.servers import wait_until
 from stillroom.testing.servers.fixtures import needed
 from tests.support import servers
+from tests.support.spares import Spares
 from tests.support.standing import Standing, options_for
 
 if TYPE_CHECKING:
@@ -24,8 +26,20 @@ BACKENDS = ("sqlite", "postgresql", "mariadb")
 
 FAILED = pytest.StashKey[bool]()
 
-# A closed connection disappears from the server's list a moment later, in seconds.
-CLOSING = 3.0
+# A closed connection disappears from the server's list a moment later; on a busy machine after some seconds.
+CLOSING = 10.0
+
+# PyMySQL reads all certificates of the machine for each connection, also to a server without TLS: 40 ms of computing.
+os.environ["SSL_CERT_FILE"] = os.devnull
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """
+    Pass over the files without such a test where only those that run alone are asked for: to import all takes longer.
+    """
+    if config.option.markexpr != "alone" or collection_path.suffix != ".py":
+        return None
+    return None if "mark.alone" in collection_path.read_text(encoding="utf-8") else True
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,8 +57,6 @@ def _settings_of_the_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Hide the settings of the machine from the tests.
     """
-    import os
-
     for name in list(os.environ):
         if name == "DATABASE_URL" or (name.startswith("STILLROOM_") and not name.startswith("STILLROOM_TEST_")):
             monkeypatch.delenv(name)
@@ -92,6 +104,16 @@ def standing(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
     made.close()
 
 
+@pytest.fixture(scope="session")
+def spares(postgresql_url: str) -> Iterator[Spares]:
+    """
+    Empty PostgreSQL databases, each for one test after the other.
+    """
+    made = Spares(postgresql_url)
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def sqlite_database(tmp_path: Path) -> str:
     """
@@ -101,11 +123,11 @@ def sqlite_database(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgresql_database(postgresql_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+def postgresql_database(spares: Spares, request: pytest.FixtureRequest) -> Iterator[str]:
     """
     The URL, without a driver, of an empty PostgreSQL database for one test.
     """
-    with servers.postgresql_database(postgresql_url) as url:
+    with spares.database() as url:
         yield url
         check_connections(url, request)
 

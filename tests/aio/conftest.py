@@ -4,7 +4,6 @@ Databases over each asynchronous driver.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,12 @@ from sqlalchemy import make_url
 
 from stillroom.testing.servers import Proxy
 from tests.aio.support import DRIVERS, MARIADB_DRIVERS, POSTGRESQL_DRIVERS, databases, with_driver
-from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stillroom import Databases
+    from tests.support.spares import Spares
 
 
 def url_over(driver: str, request: pytest.FixtureRequest) -> str:
@@ -84,12 +83,11 @@ def pg_dbs(pg_url: str) -> Iterator[Databases]:
 
 
 @pytest.fixture
-def pair_urls(pg_url: str, postgresql_url: str, postgresql_driver: str) -> Iterator[dict[str, str]]:
+def pair_urls(pg_url: str, postgresql_driver: str, spares: Spares) -> Iterator[dict[str, str]]:
     """
     The URLs of two empty PostgreSQL databases, `main` and `audit`, over each driver in turn.
     """
-    with contextlib.ExitStack() as stack:
-        other = stack.enter_context(servers.postgresql_database(postgresql_url))
+    with spares.database() as other:
         yield {"main": pg_url, "audit": with_driver(other, postgresql_driver)}
 
 

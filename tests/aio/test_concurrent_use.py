@@ -31,7 +31,7 @@ def busy_for(seconds: float, dbs: Databases) -> str:
         "postgresql": f"select pg_sleep({seconds})",
         "mysql": f"select sleep({seconds})",
         # SQLite cannot sleep; it counts.
-        "sqlite": "with recursive n(i) as (select 1 union all select i + 1 from n where i < 3000000) "
+        "sqlite": "with recursive n(i) as (select 1 union all select i + 1 from n where i < 1000000) "
         "select max(i) from n",
     }[dbs.main.backend.name]
 

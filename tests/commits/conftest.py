@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.commits.layouts import Layout, layout
+from tests.support.spares import Spares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,10 +19,20 @@ if TYPE_CHECKING:
     from stillroom.testing.servers import PostgresServer
 
 
+@pytest.fixture(scope="session")
+def preparing(pg_server: PostgresServer) -> Iterator[Spares]:
+    """
+    Empty databases of a server that keeps prepared transactions.
+    """
+    made = Spares(pg_server.url)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def make_layout(pg_server: PostgresServer, mariadb_url: str, tmp_path: Path) -> Iterator[Callable[..., Layout]]:
+def make_layout(preparing: Spares, mariadb_url: str, tmp_path: Path) -> Iterator[Callable[..., Layout]]:
     """
     Make databases for one test: `make_layout(audit="pymysql", main="psycopg")`.
     """
     with contextlib.ExitStack() as stack:
-        yield lambda **names: stack.enter_context(layout(names, pg_server, mariadb_url, tmp_path))
+        yield lambda **names: stack.enter_context(layout(names, preparing, mariadb_url, tmp_path))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stillroom.testing.servers import PostgresServer
+    from tests.support.spares import Spares
 
 DRIVERS = {
     "psycopg": ("postgresql+psycopg", False),
@@ -105,13 +105,13 @@ def roll_back_prepared(url: str) -> None:
 
 
 @contextlib.contextmanager
-def layout(names: dict[str, str], server: PostgresServer, mariadb_url: str, directory: Path) -> Iterator[Layout]:
+def layout(names: dict[str, str], spares: Spares, mariadb_url: str, directory: Path) -> Iterator[Layout]:
     """
     Make databases.
 
     Args:
         names: The driver of each, by name; see `DRIVERS`.
-        server: A PostgreSQL server that keeps prepared transactions.
+        spares: Databases of a PostgreSQL server that keeps prepared transactions.
         mariadb_url: The administrator's URL of a MariaDB server.
         directory: For SQLite files.
     """
@@ -123,7 +123,7 @@ def layout(names: dict[str, str], server: PostgresServer, mariadb_url: str, dire
             elif driver in ("pymysql", "aiomysql"):
                 url = stack.enter_context(servers.mariadb_database(mariadb_url))
             else:
-                url = stack.enter_context(servers.postgresql_database(server.url))
+                url = stack.enter_context(spares.database())
             drivername, _ = DRIVERS[driver]
             urls[name] = make_url(url).set(drivername=drivername).render_as_string(hide_password=False)
         try:

@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
+from stillroom import Settings
 from stillroom.cli import main
 from stillroom.demo import running
 from stillroom.demo.check import check_books
+from stillroom.demo.models import BASES
 from stillroom.demo.shop import dbs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from pathlib import Path
 
     from stillroom.demo.check import Finding
     from stillroom.demo.workers import Trade
 
 
-def run_with(tamper: Callable[[Trade], None], directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+@pytest.fixture(scope="module")
+def evening(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trade]:
     """
-    Run the demo, with something happening between the last order and the check; return its exit code.
+    The files of a shop whose books are in order after its last order, and what its customers were told.
     """
+    directory = tmp_path_factory.mktemp("shop")
+    trades: list[Trade] = []
 
-    def check_after_tampering(trade: Trade) -> list[Finding]:
-        tamper(trade)
+    def check(trade: Trade) -> list[Finding]:
+        trades.append(trade)
         return check_books(trade)
 
-    monkeypatch.chdir(directory)
-    monkeypatch.setattr(running, "check_books", check_after_tampering)
-    with pytest.raises(SystemExit) as ended:
-        main(["demo", "--orders", "8", "--processes", "1"])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "check_books", check)
+        assert running.run(running.Options(orders=8, processes=1, keep=directory)).ok
+    return directory, trades[0]
 
 
-def off(captured: str) -> list[str]:
+@pytest.fixture
+def trade(evening: tuple[Path, Trade], tmp_path: Path) -> Iterator[Trade]:
     """
-    Return the lines of the checks that found something.
+    The shop of that evening, open again, on files of its own.
     """
-    return [line.split("│")[2].strip() for line in captured.splitlines() if "│ OFF" in line]
+    files, trade = evening
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    databases = {name: {"url": f"sqlite:///{tmp_path / name}.db"} for name in BASES}
+    databases["log"]["role"] = "logger"
+    dbs.configure(Settings.from_mapping({"default": "sales", "databases": databases}, environ={}))
+    yield copy.deepcopy(trade)
+    dbs.close()
+
+
+def change(tampering: str) -> None:
+    """
+    Change rows of a database: "name: statement".
+    """
+    name, _, statement = tampering.partition(": ")
+    with dbs[name].begin() as connection:
+        assert connection.execute(text(statement)).rowcount > 0
+
+
+def off(findings: list[Finding]) -> set[str]:
+    """
+    Return the names of the checks that found something.
+    """
+    return {each.name for each in findings if not each.ok}
 
 
 TAMPERED = {
@@ -67,39 +95,37 @@ TAMPERED = {
 }
 
 
-@pytest.mark.parametrize("change", TAMPERED)
-def test_a_changed_row_is_found_and_the_exit_code_is_1(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name, _, statement = change.partition(": ")
-
-    def tamper(trade: Trade) -> None:
-        with dbs[name].begin() as connection:
-            assert connection.execute(text(statement)).rowcount > 0
-
-    assert run_with(tamper, tmp_path, monkeypatch) == 1
-    assert set(off(capsys.readouterr().out)) == TAMPERED[change]
+@pytest.mark.parametrize("tampering", TAMPERED)
+def test_a_changed_row_is_found(tampering: str, trade: Trade) -> None:
+    change(tampering)
+    assert off(check_books(trade)) == TAMPERED[tampering]
 
 
-def test_an_order_that_was_acknowledged_twice_is_found(
+def test_an_order_that_was_acknowledged_twice_is_found(trade: Trade) -> None:
+    trade.receipts.append(trade.receipts[0])
+    assert "each acknowledged order is there, exactly once" in off(check_books(trade))
+
+
+def test_a_request_without_an_answer_is_found(trade: Trade) -> None:
+    trade.requests.append(replace(trade.requests[0], id=99))
+    assert off(check_books(trade)) == {"each request came to exactly one end"}
+
+
+def test_an_untouched_shop_is_in_order(trade: Trade) -> None:
+    assert off(check_books(trade)) == set()
+
+
+def test_what_is_off_is_in_the_table_and_the_exit_code_is_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def tamper(trade: Trade) -> None:
-        trade.receipts.append(trade.receipts[0])
+    def check_after_tampering(trade: Trade) -> list[Finding]:
+        change("sales: update till set cents = cents - 1")
+        return check_books(trade)
 
-    assert run_with(tamper, tmp_path, monkeypatch) == 1
-    assert "each acknowledged order is there, exactly once" in off(capsys.readouterr().out)
-
-
-def test_a_request_without_an_answer_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def tamper(trade: Trade) -> None:
-        trade.requests.append(replace(trade.requests[0], id=99))
-
-    assert run_with(tamper, tmp_path, monkeypatch) == 1
-    assert off(capsys.readouterr().out) == ["each request came to exactly one end"]
-
-
-def test_an_untouched_shop_is_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_with(lambda _: None, tmp_path, monkeypatch) == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(running, "check_books", check_after_tampering)
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--orders", "8", "--processes", "1"])
+    assert ended.value.code == 1
+    lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│ OFF" in line]
+    assert [line[2].strip() for line in lines] == ["the till holds what was paid"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +51,26 @@ def test_the_books_are_in_order_after_a_day_with_accidents(tmp_path: Path) -> No
     assert {"OutOfStock", "NotEnoughMoney", "RuntimeError", "unique_violation"} <= report["failed"].keys()
 
 
-def test_it_shows_one_unit_of_work_in_order(tmp_path: Path) -> None:
-    sent = [
-        (each["database"], each["text"].split()[0])
-        for each in demo(tmp_path, "--orders", "8", "--processes", "1")["unit"]
-    ]
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """
+    A directory in which a small demo kept its files as "shop", and its report.
+    """
+    directory = tmp_path_factory.mktemp("kept")
+    return directory, demo(directory, "--orders", "4", "--processes", "1", "--keep", "shop")
+
+
+@pytest.fixture
+def shop(kept: tuple[Path, Any], tmp_path: Path) -> Path:
+    """
+    A directory with files that a demo kept as "shop", for one test.
+    """
+    return Path(shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True))
+
+
+def test_it_shows_one_unit_of_work_in_order(kept: tuple[Path, Any]) -> None:
+    _, report = kept
+    sent = [(each["database"], each["text"].split()[0]) for each in report["unit"]]
     assert sent[:2] == [("catalog", "BEGIN"), ("catalog", "UPDATE")]
     assert [each for each in sent if each[1] == "COMMIT"] == [
         ("catalog", "COMMIT"),
@@ -69,10 +85,9 @@ def test_the_tables_are_for_people(tmp_path: Path) -> None:
     assert "The books are in order." in done.stdout
 
 
-def test_files_stay_where_they_are_to_be_kept_and_serve_again(tmp_path: Path) -> None:
-    for _ in range(2):
-        demo(tmp_path, "--orders", "4", "--processes", "1", "--keep", "shop")
-    with sqlite3.connect(tmp_path / "shop" / "sales.db") as connection:
+def test_files_stay_where_they_are_to_be_kept_and_serve_again(shop: Path) -> None:
+    demo(shop, "--orders", "4", "--processes", "1", "--keep", "shop")
+    with sqlite3.connect(shop / "shop" / "sales.db") as connection:
         (orders,) = connection.execute("select count(*) from orders").fetchone()
     connection.close()
     assert 0 < orders <= 5
@@ -136,18 +151,15 @@ def test_a_database_with_other_tables_is_left_as_it_is(any_database: str, tmp_pa
             assert connection.exec_driver_sql("select count(*) from orders").scalar() == 0
 
 
-def test_a_table_that_somebody_added_to_the_demo_s_is_not_dropped(tmp_path: Path) -> None:
-    demo(tmp_path, "--orders", "4", "--processes", "1", "--keep", "shop")
-    connection = sqlite3.connect(tmp_path / "shop" / "sales.db")
+def test_a_table_that_somebody_added_to_the_demo_s_is_not_dropped(shop: Path) -> None:
+    connection = sqlite3.connect(shop / "shop" / "sales.db")
     connection.execute("create table precious (x)")
     connection.close()
-    assert "'precious'" in refusal(tmp_path, "--keep", "shop")
+    assert "'precious'" in refusal(shop, "--keep", "shop")
 
 
-def test_a_database_of_another_name_is_refused(tmp_path: Path) -> None:
-    demo(tmp_path, "--orders", "4", "--processes", "1", "--keep", "shop")
-    said = refusal(tmp_path, "--url", f"catalog=sqlite:///{tmp_path}/shop/sales.db")
-    assert "is the demo's 'sales'" in said
+def test_a_database_of_another_name_is_refused(shop: Path) -> None:
+    assert "is the demo's 'sales'" in refusal(shop, "--url", f"catalog=sqlite:///{shop}/shop/sales.db")
 
 
 def test_an_unknown_database_is_explained(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_tests_of_all_modes_leave_nothing_to_each_other(project: pytest.Pytester
 
 def test_any_order_gives_the_same_result(project: pytest.Pytester) -> None:
     project.makepyfile(MIXED)
-    for seed in range(20):
+    for seed in range(8):
         run(project, f"--randomly-seed={seed}", randomly=True).assert_outcomes(passed=11)
 
 
