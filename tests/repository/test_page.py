@@ -121,6 +121,14 @@ def test_a_select_of_ones_own_options_and_deleted_rows(threads: Place) -> None:
         assert [len(each.parts) for each in joined] == [2, 0, 2, 0, 2]
 
 
+def test_a_page_with_a_joined_collection_is_read_once(sqlite_things: Place) -> None:
+    with sqlite_things.unit() as uow, statements(sqlite_things) as sent:
+        things = sqlite_things.repository(Thing, uow)
+        assert ids(things.page(1, 5, total="none", options=[joinedload(Thing.parts)])) == [1, 2, 3, 4, 5]
+        assert len(things.after(None, 5, order_by="id", options=[joinedload(Thing.parts)]).items) == 5
+    assert len(sent) == 2
+
+
 @pytest.mark.usefixtures("own_database")
 def test_models_that_inherit_have_pages_of_both_kinds(threads: Place) -> None:
     create_tables(threads, Inheriting.metadata)

@@ -13,8 +13,9 @@ from typing_extensions import TypeVar
 from ..databases import Databases
 from ..repository import paging, reading, results, upserting, writing
 from ..repository.binding import Binding, M, R
-from ..repository.bulk import bulk_upsert, exporting, loading
+from ..repository.bulk import exporting, loading
 from ..repository.bulk.batches import once
+from ..repository.bulk.upserting import upsert_many
 from ..repository.problems import raise_translated
 from ..repository.query import Query, as_conditions
 from ..retry import Retry
@@ -385,7 +386,7 @@ class AsyncWriting(AsyncBound[M, R], Generic[M, R]):
         """
         Same as `Writing.upsert_many`, but for asyncio.
         """
-        return cast("int", await self._run(bulk_upsert.upsert_many, once(rows), match, update))
+        return cast("int", await self._run(upsert_many, once(rows), match, update))
 
     async def create_many(self, rows: Iterable[Mapping[str, Any] | Any] | AsyncIterable[Any], /) -> int:
         """

@@ -6,8 +6,9 @@ from typing import IO, TYPE_CHECKING, Any, Generic, cast
 
 from . import reading, upserting, writing
 from .binding import Bound, M, R
-from .bulk import bulk_upsert, loading
+from .bulk import loading
 from .bulk.batches import once
+from .bulk.upserting import upsert_many
 from .query import Query
 from .read_side import Reading
 
@@ -164,7 +165,7 @@ class Writing(Bound[M, R], Generic[M, R]):
         Raises:
             BadRow: A row has an unknown name, or a value that cannot be converted.
         """
-        return cast("int", self._run(bulk_upsert.upsert_many, once(rows), match, update))
+        return cast("int", self._run(upsert_many, once(rows), match, update))
 
     def create_many(self, rows: Iterable[Mapping[str, Any] | Any], /) -> int:
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import JSON, event, text
 
 from ...connections import before_statement
+from ..quoting import quoted
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -130,13 +131,6 @@ class Copy:
         if not event.contains(dialect, "do_execute", _execute):
             event.listen(dialect, "do_execute", _execute)
         self.connection.exec_driver_sql(self.statement, execution_options={_COPY: (self, batch)})
-
-
-def quoted(*names: str | None) -> str:
-    """
-    Quote a name, and those that qualify it, as the server has it; SQLAlchemy's own way doubles percent signs too.
-    """
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names if name is not None)
 
 
 def takes_copy(connection: Connection) -> bool:

@@ -12,11 +12,13 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import DBAPIError
 
-from ...classification import Kind, classify, details
+from ...classification import OF_A_ROW, classify, details
 from ...errors import DriverError, ReadOnlyError, StillroomError
 from ..problems import raise_translated
+from ..quoting import quoted
+from ..upserting import MARIADB
 from .batches import Batches, bad_row, drawn, taken, writable
-from .copying import Copy, quoted, takes_copy
+from .copying import Copy, takes_copy
 from .exporting import exported
 
 if TYPE_CHECKING:
@@ -35,21 +37,8 @@ if TYPE_CHECKING:
     Values = dict[Column[Any], Any]
     Make = Callable[[Shape, Values], Insert]
 
-MARIADB = ("mariadb", "mysql")
 _WORTH_A_COPY = 100
 """So few rows are there as soon by INSERT, which has nothing to ask of the catalogue."""
-_OF_A_ROW = frozenset(
-    {
-        None,
-        Kind.UNIQUE_VIOLATION,
-        Kind.FOREIGN_KEY_VIOLATION,
-        Kind.NOT_NULL_VIOLATION,
-        Kind.CHECK_VIOLATION,
-        Kind.EXCLUSION_VIOLATION,
-        Kind.INVALID_DATA,
-    }
-)
-"""What one row may be to blame for. The rest (a lock, a lost connection, a missing table) is not looked for."""
 
 
 def create_many(session: Session, plan: Plan, rows: Iterable[Any]) -> int:
@@ -299,7 +288,8 @@ def is_of_a_row(error: Exception) -> bool:
     # A time limit that has passed, a task that interferes: ours are about the whole.
     if isinstance(error, StillroomError) or details(error).code == "SQLITE_ERROR":
         return False  # SQLite's word for a missing table, and for whatever else is wrong with a statement
-    return classify(error) in _OF_A_ROW
+    kind = classify(error)
+    return kind is None or kind in OF_A_ROW
 
 
 def _column(plan: Plan, error: DriverError) -> str | None:

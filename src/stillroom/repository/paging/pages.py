@@ -104,7 +104,7 @@ def page(session: Session, plan: Plan, query: Query, number: int, size: int, tot
         raise ValueError(f"total={total!r} is no kind of total; there are {', '.join(map(repr, get_args(Total)))}")
     plan = statements.plan_for(plan, query)
     offset = (number - 1) * size
-    rows = _fetch(session, _numbered(plan, query, offset, size + 1))
+    rows = _fetch(session, query, _numbered(plan, query, offset, size + 1))
     items, has_next = [row[0] for row in rows[:size]], len(rows) > size
     seen = offset + len(items) + has_next if items else 0
     if total == "none":
@@ -132,7 +132,7 @@ def after(session: Session, plan: Plan, query: Query, cursor: str | None, size: 
     keys = keyset.sort_keys(plan, query.order_by, dialect)
     signing, question = cursors.key_of(session, plan), _question(session, plan, keys)
     position = None if cursor is None else cursors.read(cursor, signing, question)
-    found = _fetch(session, _beyond(plan, query, keys, position, dialect).limit(size + 1))
+    found = _fetch(session, query, _beyond(plan, query, keys, position, dialect).limit(size + 1))
     places = [tuple(row[-len(keys) :]) for row in found[:size]]
     before, behind = _neighbours(position, places, more=len(found) > size)
     items = list(dict.fromkeys(row[0] for row in found[:size]))  # a join in the user's select() may repeat an object
@@ -172,13 +172,15 @@ def _check(**numbers: int) -> None:
             raise ValueError(f"{name}={number!r}: pages and their sizes are counted from 1")
 
 
-def _fetch(session: Session, statement: Select[Any]) -> Sequence[Any]:
+def _fetch(session: Session, query: Query, statement: Select[Any]) -> Sequence[Any]:
     result = session.execute(statement)
+    if statements.base_of(query.where)[0] is None:
+        return result.unique().all()  # a loader option that joins a collection repeats objects
     try:
         return result.all()
     except InvalidRequestError:
-        # A loader option joins a collection, and SQLAlchemy wants to be told that each object comes once. Always told
-        # so, it would hide how many rows there were, where the user's own select() repeats objects.
+        # The same, but the user's own select() may repeat objects too: told at once that each object comes once,
+        # SQLAlchemy would hide how many rows there were.
         return session.execute(statement).unique().all()
 
 

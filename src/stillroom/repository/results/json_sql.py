@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from sqlalchemy import (
@@ -30,14 +31,13 @@ from sqlalchemy import (
 )
 
 from ...models import DecimalNumber, UTCDateTime
+from ..quoting import literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Dialect, Select
 
-_MOST_COLUMNS = 60
-"""SQLite's functions take 127 arguments, two for each column (SQLITE_MAX_FUNCTION_ARG of older versions)."""
 _MOST_PLAIN_DIGITS = 6
 """Python writes a Decimal with more zeros than this behind the point as 1E-7."""
 _EXACT_DIGITS = 15
@@ -52,8 +52,8 @@ class _Value(NamedTuple):
 
     Attributes:
         text: The value; on PostgreSQL its text in JSON, NULL for NULL.
-        odd: The condition, None where there is none.
-        quote: What belongs on both sides of the text.
+        odd: The condition, None where there is none; SQLite's alone.
+        quote: What belongs on both sides of the text; PostgreSQL's alone.
     """
 
     text: str
@@ -99,49 +99,65 @@ def columns_of(statement: Select[Any], *, is_of_model: bool) -> Columns:
     )
 
 
-def json_statement(statement: Select[Any], columns: Columns, dialect: Dialect) -> Select[Any] | None:
+class JSONStatement(NamedTuple):
     """
-    Return the SELECT of one row: all objects as JSON, and whether they are not what Python would write.
+    A SELECT of one column, which has JSON.
 
-    There are commas between the objects, no brackets around them, and NULL where there are none. Return None where the
-    database cannot write all of these columns as Python does.
+    Attributes:
+        select: The SELECT.
+        put_together: Makes the array of what it found; None where that is not what Python would write.
     """
-    built = _built(columns, dialect)
-    return None if built is None else cast("Select[Any]", select(*built).select_from(statement.subquery(_INNER)))
+
+    select: Select[Any]
+    put_together: Callable[[Sequence[Any]], bytes | None]
+
+
+def json_statement(statement: Select[Any], columns: Columns, dialect: Dialect) -> JSONStatement | None:
+    """
+    Return what finds the rows of a SELECT as JSON; None where the database cannot write all columns as Python does.
+    """
+    writer = _WRITERS.get(dialect.name)
+    text = None if writer is None else _text(writer, columns, dialect)
+    if writer is None or text is None:
+        return None
+    return JSONStatement(select(text).select_from(statement.subquery(_INNER)), writer.put_together)
 
 
 _INNER = "t"
 
 
+class _Writer(NamedTuple):
+    """
+    How a database writes JSON.
+
+    Attributes:
+        value: Writes a value of a type; None for a type of which the database cannot.
+        objects: Writes what is selected, of the values of the columns.
+        put_together: As `JSONStatement`'s.
+        most_columns: How many columns a row may have.
+    """
+
+    value: Callable[[str, Any, Dialect], _Value | str | None]
+    objects: Callable[[Columns, Sequence[_Value]], str]
+    put_together: Callable[[Sequence[Any]], bytes | None]
+    most_columns: float
+
+
 @lru_cache(maxsize=1024)
-def _built(columns: Columns, dialect: Dialect) -> tuple[Any, Any] | None:
+def _text(writer: _Writer, columns: Columns, dialect: Dialect) -> Any:
     """
     Return what a JSON statement selects, None where there is a column that the database cannot write.
     """
-    writes = {"postgresql": (_postgresql, _postgresql_objects), "sqlite": (_sqlite, _sqlite_objects)}
-    if dialect.name not in writes or len(columns) > _MOST_COLUMNS:
+    if len(columns) > writer.most_columns or len({column.name for column in columns}) != len(columns):
         return None
-    write, objects = writes[dialect.name]
     values = []
     for column in columns:
         type_ = None if column.type is None else _result_type(column.type, dialect)
-        value = None if type_ is None else write(f"{_INNER}.{_quote(column.name)}", type_, dialect)
+        value = None if type_ is None else writer.value(quoted(_INNER, column.name), type_, dialect)
         if value is None:
             return None
         values.append(value if isinstance(value, _Value) else _Value(value))
-    if len({column.name for column in columns}) != len(columns):
-        return None
-    text, odd = objects(columns, values)
-    return literal_column(text), literal_column(odd)
-
-
-def _quote(name: str) -> str:
-    # Not the dialect's own: that doubles percent signs, and literal_column() does it again.
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return literal_column(writer.objects(columns, values))
 
 
 def _result_type(type_: Any, dialect: Dialect) -> Any:
@@ -175,41 +191,49 @@ def _enum(column: str, type_: Enum) -> str | None:
     values = {name: member.value for name, member in type_.enum_class.__members__.items()}
     if type_.values_callable is not None or not all(type(each) is str for each in values.values()):
         return None
-    cases = " ".join(f"WHEN {_literal(name)} THEN {_literal(value)}" for name, value in values.items())
+    cases = " ".join(f"WHEN {literal(name)} THEN {literal(value)}" for name, value in values.items())
     return f"CASE {text} {cases} END"
 
 
 # --- PostgreSQL
 
-_MOST_ARGUMENTS = 90
-"""PostgreSQL's functions take 100 (FUNC_MAX_ARGS)."""
 _AS_THEY_ARE = (Integer, JSON)
 _BY_TO_JSON = (String, Uuid, Date)
 _ITEMS = (Integer, Boolean, String, Uuid)
 
 
-def _postgresql_objects(columns: Columns, values: Sequence[_Value]) -> tuple[str, str]:
+def _postgresql_object(columns: Columns, values: Sequence[_Value]) -> str:
     """
-    Put objects together as text, in much less time than row_to_json(), which looks up each type again for each row.
+    Put an object together as text, in less time than row_to_json(), which looks up each type again for each row.
 
-    concat() passes over NULL, so one in a column that is declared without makes the result odd.
+    It is NULL as a whole where a column has NULL that is declared without.
     """
-    pieces, before, never_null = [], "{", []
+    pieces, before = [], "{"
     for column, (text, _, quote) in zip(columns, values, strict=True):
         before += f"{msgspec.json.encode(column.name).decode()}:"
         if column.nullable:
-            quoted = f"{_literal(quote)} || {text} || {_literal(quote)}" if quote else f"({text})::text"
-            pieces += [_literal(before), f"coalesce({quoted}, 'null')"]
+            text = f"{literal(quote)} || {text} || {literal(quote)}" if quote else f"({text})::text"  # noqa: PLW2901
+            pieces += [literal(before), f"coalesce({text}, 'null')"]
             before = ","
         else:
-            never_null.append(f"{_INNER}.{_quote(column.name)} IS NULL")
-            pieces += [_literal(before + quote), text]
+            pieces += [literal(before + quote), f"({text})::text"]
             before = quote + ","
-    pieces.append(_literal(before[:-1] + "}"))
-    chunks = (pieces[start : start + _MOST_ARGUMENTS] for start in range(0, len(pieces), _MOST_ARGUMENTS))
-    text = " || ".join(f"concat({', '.join(chunk)})" for chunk in chunks)
-    odd = f"count(*) FILTER (WHERE {' OR '.join(never_null)})" if never_null else "0"
-    return f"string_agg({text}, ',')", odd
+    return _concatenated([*pieces, literal(before[:-1] + "}")])
+
+
+def _concatenated(pieces: Sequence[str]) -> str:
+    """
+    Concatenate by halves: one after the other, a long text would be copied once for each piece behind it.
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+    half = len(pieces) // 2
+    return f"({_concatenated(pieces[:half])} || {_concatenated(pieces[half:])})"
+
+
+def _postgresql_array(objects: Sequence[Any]) -> bytes | None:
+    # The rows are joined here: while they come the server goes on, and a single text of them all is copied more often.
+    return None if None in objects else f"[{','.join(objects)}]".encode()
 
 
 def _postgresql(column: str, type_: Any, dialect: Dialect) -> _Value | str | None:
@@ -292,11 +316,28 @@ def _postgresql_decimal(column: str, scale: int | None) -> str:
 # --- SQLite
 
 
-def _sqlite_objects(columns: Columns, values: Sequence[_Value]) -> tuple[str, str]:
-    parts = ", ".join(f"{_literal(column.name)}, {value.text}" for column, value in zip(columns, values, strict=True))
+_MOST_COLUMNS = 60
+"""SQLite's functions take 127 arguments, two for each column (SQLITE_MAX_FUNCTION_ARG of older versions)."""
+
+
+def _sqlite_objects(columns: Columns, values: Sequence[_Value]) -> str:
+    """
+    Write the array, as bytes: a text would be decoded on its way into Python; NULL where a value is odd.
+    """
+    parts = ", ".join(f"{literal(column.name)}, {value.text}" for column, value in zip(columns, values, strict=True))
+    text = f"CAST(json_group_array(json_object({parts})) AS BLOB)"
     conditions = " OR ".join(f"({value.odd})" for value in values if value.odd is not None)
-    odd = f"count(CASE WHEN {conditions} THEN 1 END)" if conditions else "0"
-    return f"group_concat(json_object({parts}))", odd
+    return f"CASE count(*) FILTER (WHERE {conditions}) WHEN 0 THEN {text} END" if conditions else text
+
+
+def _sqlite_array(found: Sequence[Any]) -> bytes | None:
+    array: bytes | None = found[0]
+    if array is not None and not array.isascii():
+        try:
+            array.decode()
+        except UnicodeDecodeError:
+            return None  # other programs store texts of other encodings; to read one as text is an error
+    return array
 
 
 _HEX_DIGITS = 32
@@ -373,3 +414,9 @@ def _sqlite_decimal_number(column: str) -> _Value:
         f"CASE typeof({column}) WHEN 'real' THEN {text} ELSE CAST({column} AS TEXT) END",
         f"typeof({column}) IN ('text', 'blob') OR (typeof({column}) = 'real' AND ({odd}))",
     )
+
+
+_WRITERS = {
+    "postgresql": _Writer(_postgresql, _postgresql_object, _postgresql_array, inf),
+    "sqlite": _Writer(_sqlite, _sqlite_objects, _sqlite_array, _MOST_COLUMNS),
+}
