@@ -217,8 +217,9 @@ class UnitCore:
         if self.is_foreign:
             raise ForkedConnection(_PARENT_S)
         if self.status is not Status.ACTIVE:
-            remedy = "enter it: `with dbs.unit_of_work() as uow:`" if self.status is Status.NEW else "make another"
-            raise UnitOfWorkEnded(f"{self.story()}; {remedy}")
+            block = "async with dbs.async_unit_of_work()" if self.is_async else "with dbs.unit_of_work()"
+            remedy = "enter it" if self.status is Status.NEW else "make another"
+            raise UnitOfWorkEnded(f"{self.story()}; {remedy}: `{block} as uow:`")
 
     def require_manual(self) -> None:
         """

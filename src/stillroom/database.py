@@ -22,7 +22,7 @@ from .importing import import_models, load_metadata
 from .secrets import mask_text, mask_url
 from .sessions import ReaderSession, UnitSession
 from .settings import DatabaseSettings, Settings
-from .status import UnitOptions
+from .status import unit_options
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ class Database:
         """
         Open a unit of work over this database alone; see `stillroom.status.UnitOptions` for the options.
         """
-        return UnitOfWork(self._alone(), UnitOptions(**options))
+        return UnitOfWork(self._alone(), unit_options(options))
 
     @contextlib.contextmanager
     def session(self, *, role: Literal["writer", "reader"] = "writer", **options: Any) -> Iterator[Session]:
@@ -310,7 +310,7 @@ class Database:
         """
         from .aio import AsyncUnitOfWork
 
-        async with AsyncUnitOfWork(self._alone(), UnitOptions(**options)) as unit:
+        async with AsyncUnitOfWork(self._alone(), unit_options(options)) as unit:
             yield unit.session(self.name, role=role)
 
     def _alone(self) -> Declared:

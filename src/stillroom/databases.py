@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from . import context
@@ -10,8 +11,9 @@ from .declared import Declared
 from .errors import AlreadyConfigured, NotConfigured, NoUnitOfWork
 from .overriding import Override
 from .propagation import Propagation, Transaction, transactional, with_session
+from .secrets import mask_text
 from .settings import Settings
-from .status import UnitOptions
+from .status import unit_options
 from .unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -70,10 +72,16 @@ class Databases:
 
         Raises:
             SettingsError: Something in them is wrong; the message names the full key.
+            TypeError: They are a path or a URL.
             AlreadyConfigured: Units of work of the former configuration are still open.
         """
         if settings is None:
             settings = Settings.load()
+        elif isinstance(settings, str | PathLike):
+            raise TypeError(
+                f"settings are a mapping or a Settings, not {mask_text(fspath(settings))!r}: read a file with "
+                "Settings.load(path), and declare a URL as {'databases': {'main': {'url': ...}}}"
+            )
         elif not isinstance(settings, Settings):
             settings = Settings.from_mapping(settings)
         changed = self._overridden(settings) or settings
@@ -263,10 +271,10 @@ class Databases:
 
         Raises:
             NotConfigured: `configure` was not called.
+            TypeError: There is no such option.
             ValueError: An option has no such value.
         """
-        declared = self._declared or self.declared
-        return UnitOfWork(declared, UnitOptions(**options)) if options else UnitOfWork(declared)
+        return UnitOfWork(self._declared or self.declared, unit_options(options))
 
     def async_unit_of_work(self, **options: Any) -> AsyncUnitOfWork:
         """
@@ -277,7 +285,7 @@ class Databases:
         """
         from .aio import AsyncUnitOfWork
 
-        return AsyncUnitOfWork(self.declared, UnitOptions(**options))
+        return AsyncUnitOfWork(self.declared, unit_options(options))
 
     @property
     def current(self) -> UnitOfWork | AsyncUnitOfWork:
@@ -290,12 +298,13 @@ class Databases:
         unit = context.innermost(self)
         if unit is None:
             raise NoUnitOfWork(
-                "no unit of work is open in this thread or task; open one: `with dbs.unit_of_work() as uow:`"
+                "no unit of work is open in this thread or task; open one: `with dbs.unit_of_work() as uow:`, or "
+                "`async with dbs.async_unit_of_work() as uow:`"
             )
         if not unit.is_active:
             raise NoUnitOfWork(
                 f"the unit of work that this task inherited is not usable any more ({unit!r}); open one of its own: "
-                "`with dbs.unit_of_work() as uow:`"
+                "`with dbs.unit_of_work() as uow:`, or `async with dbs.async_unit_of_work() as uow:`"
             )
         return cast("UnitOfWork | AsyncUnitOfWork", unit)
 
@@ -391,14 +400,14 @@ class Databases:
         Raises:
             TypeError: The function is a generator.
         """
-        decorate = transactional(self, propagation, retry, UnitOptions(**options))
+        decorate = transactional(self, propagation, retry, unit_options(options))
         return decorate if function is None else decorate(function)
 
     def transaction(self, *, propagation: Propagation = "required", **options: Any) -> Transaction:
         """
         Same as `transactional`, but as a context manager; it cannot retry.
         """
-        return Transaction(self, propagation, UnitOptions(**options))
+        return Transaction(self, propagation, unit_options(options))
 
     def async_transaction(self, *, propagation: Propagation = "required", **options: Any) -> AsyncTransaction:
         """
@@ -406,7 +415,7 @@ class Databases:
         """
         from .propagation import AsyncTransaction
 
-        return AsyncTransaction(self, propagation, UnitOptions(**options))
+        return AsyncTransaction(self, propagation, unit_options(options))
 
     def with_session(self, name: str | None = None, *, role: Any = None, retry: Retry | None = None) -> WithSession:
         """

@@ -73,3 +73,24 @@ def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
 
 NO_OPTIONS = UnitOptions()
 """How a unit of work behaves where nothing else is asked for."""
+
+
+def unit_options(given: Mapping[str, Any]) -> UnitOptions:
+    """
+    Return the options that were given by name.
+
+    Raises:
+        TypeError: There is no such option.
+        ValueError: An option has no such value.
+    """
+    if not given:
+        return NO_OPTIONS
+    known = UnitOptions.__struct_fields__
+    for name in given:
+        if name not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"its options are {', '.join(known)}"
+            raise TypeError(f"a unit of work has no option {name!r}; {remedy}")
+    return UnitOptions(**given)

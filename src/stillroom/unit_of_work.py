@@ -6,6 +6,8 @@ import contextlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.orm import Session
+
 from . import context
 from .core import UnitCore
 from .status import NO_OPTIONS, Status, UnitOptions
@@ -15,10 +17,18 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from sqlalchemy.orm import Session
-
     from .declared import Declared
     from .status import SessionRole
+
+
+def missing_attribute(core: UnitCore | None, name: str) -> AttributeError:
+    """
+    Make the error for an attribute that a unit of work does not have.
+    """
+    declared = list(core.declared) if core is not None else []
+    known = ", ".join(map(repr, declared)) or "none"
+    remedy = f"; a session has it: uow.{declared[0]}.{name}" if declared and hasattr(Session, name) else ""
+    return AttributeError(f"a unit of work has no attribute {name!r}; its databases are {known}{remedy}")
 
 
 class UnitOfWork:
@@ -134,8 +144,7 @@ class UnitOfWork:
             session: Session = core.session(name, None)
             self.__dict__[name] = session  # later uses cost nothing
             return session
-        known = ", ".join(map(repr, core.declared)) if core is not None else "none"
-        raise AttributeError(f"a unit of work has no attribute {name!r}; its databases are {known}")
+        raise missing_attribute(core, name)
 
     def session(self, name: str | None = None, *, role: SessionRole | None = None, snapshot: bool = False) -> Session:
         """

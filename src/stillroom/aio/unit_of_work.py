@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import context
 from ..status import NO_OPTIONS, Status, UnitOptions
+from ..unit_of_work import missing_attribute
 from .completion import run_to_completion
 from .core import AsyncUnitCore
 
@@ -149,8 +150,7 @@ class AsyncUnitOfWork:
         core = self.__dict__.get("core")
         if core is not None and name in core.declared.databases:
             return self.session(name)
-        known = ", ".join(map(repr, core.declared)) if core is not None else "none"
-        raise AttributeError(f"a unit of work has no attribute {name!r}; its databases are {known}")
+        raise missing_attribute(core, name)
 
     def session(
         self, name: str | None = None, *, role: SessionRole | None = None, snapshot: bool = False

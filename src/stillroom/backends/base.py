@@ -14,6 +14,7 @@ from uuid import uuid4
 import msgspec
 
 from ..errors import MissingDriver
+from ..settings.urls import DRIVERS
 from ..watchdog import hang_up
 
 if TYPE_CHECKING:
@@ -118,18 +119,23 @@ class Backend:
 
     def driver_url(self, url: URL, *, is_async: bool) -> URL:
         """
-        Return `url` with a driver for the wished world: the one named, where it fits, else the first installed one.
+        Return `url` with a driver for the wished world: the one named, or the first installed where it names no such.
 
         Raises:
-            MissingDriver: None of the drivers is installed.
+            MissingDriver: The one named is not installed, or none is.
         """
         named = url.drivername.partition("+")[2]
         fitting = [driver for driver in self.drivers if driver.is_async == is_async]
         for driver in fitting:
-            if driver.name == named and find_spec(driver.module):
-                return url
+            if driver.name == named:
+                if find_spec(driver.module):
+                    return url
+                raise MissingDriver(
+                    f"the URL names the driver {named!r}, which is not installed: {DRIVERS[self.name][named]}",
+                    name=driver.module,
+                )
         for driver in fitting:
-            if driver.name != named and find_spec(driver.module):
+            if find_spec(driver.module):
                 return url.set(drivername=f"{url.get_backend_name()}+{driver.name}")
         names = ", ".join(driver.name for driver in fitting)
         world = "asyncio driver" if is_async else "driver"

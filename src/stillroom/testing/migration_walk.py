@@ -83,11 +83,12 @@ def throwaway(application: Databases, name: str, options: TestOptions, directory
     )
     guard.check({name: changed[name]}, options)
     is_file = of.backend == "sqlite"
-    made = nullcontext(lambda: None) if is_file else noted(application, name, options, str(url.database))
+    made = nullcontext() if is_file else noted(application, name, options, str(url.database))
     with made as note, Databases(changed) as databases:
         databases[name].create()
         try:
-            note()
+            if note is not None:
+                note()
             yield databases
         finally:
             databases[name].drop()
