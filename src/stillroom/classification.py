@@ -228,7 +228,7 @@ codes, and what MariaDB and SQLite say instead. Without the rows to blame, the o
 lock, a lost connection or a missing table.
 """
 
-_RETRYABLE: Final = frozenset({Kind.SERIALIZATION_FAILURE, Kind.DEADLOCK, Kind.LOCK_TIMEOUT, Kind.DISCONNECTED})
+RETRYABLE: Final = frozenset({Kind.SERIALIZATION_FAILURE, Kind.DEADLOCK, Kind.LOCK_TIMEOUT, Kind.DISCONNECTED})
 
 _MYSQL_MODULES: Final = frozenset({"pymysql", "MySQLdb", "aiomysql", "asyncmy", "cymysql", "mysql", "mariadb"})
 _DRIVER_MODULES: Final = _MYSQL_MODULES | {"psycopg", "psycopg2", "asyncpg", "sqlite3", "aiosqlite"}
@@ -350,7 +350,7 @@ def is_retryable(error: BaseException) -> bool:
     if isinstance(error, errors.TransactionAborted):
         first = error.__cause__
         return first is not None and not isinstance(first, errors.TransactionAborted) and is_retryable(first)
-    return classify(error) in _RETRYABLE
+    return classify(error) in RETRYABLE
 
 
 def _unwrap(error: BaseException) -> _Found:

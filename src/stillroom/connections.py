@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from functools import partial
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ STATE = "stillroom"
 
 _EARLY = 0.01
 """Seconds that a server may end a statement before our own clock says that the limit has passed."""
-_SETTING = re.compile(r"\s*(set|reset|discard|pragma)\b|.*\bset_config\b", re.IGNORECASE | re.DOTALL)
+_SETTING = re.compile(r"\b(set|set_config|reset|discard|pragma|do|execute|call)\b", re.IGNORECASE)
 """Plain SQL that changes the session, and so perhaps whether it may write."""
 
 _FOREIGN = (
@@ -101,6 +103,14 @@ class ConnectionState:
         self.unlocked = False
         self.xa: str | None = None
 
+    def count_commit(self) -> None:
+        """
+        Note that what was written so far is durable.
+        """
+        self.committing = False
+        if self.session is not None and (session := self.session()) is not None:
+            session.commits += 1
+
     def require_own_process(self) -> None:
         if self.generation != process.generation:
             raise ForkedConnection(_FOREIGN.format(name=self.database))
@@ -121,7 +131,7 @@ def install(
     backend: Backend,
     *,
     read_only: bool = False,
-    who: Callable[[], Any] | None = None,
+    who: Callable[[], Any] = get_ident,
 ) -> None:
     """
     Put the guards on an engine.
@@ -132,10 +142,10 @@ def install(
         settings: The settings of the database.
         backend: What differs between SQLite, PostgreSQL and MariaDB.
         read_only: The engine serves readers: writes are refused before they are sent.
-        who: Returns the asyncio task that is running; given, overlapping use of a connection is refused.
+        who: Returns the thread, or the asyncio task, that is running: overlapping use of a connection is refused.
     """
     _guard_pool(engine, name, settings, backend, read_only=read_only)
-    _guard_statements(engine, who)
+    _guard_statements(engine, backend, who)
     _watch_errors(engine, name, backend, read_only=read_only)
     _guard_transactions(engine, backend)
     if backend.over_network and settings.commit_timeout and not engine.dialect.is_async:
@@ -215,6 +225,8 @@ def before_statement(statement: str, context: Any) -> ConnectionState | None:
         return None
     if state.generation != process.generation:
         state.require_own_process()
+    if state.failure is not None and not state.read_only and not state.backend.over_network:
+        require_intact(state)  # SQLite has no transaction any more: what comes now would commit by itself
     if state.deadline is not None and monotonic() > state.deadline:
         raise UnitOfWorkTimeout(
             f"the time limit of the unit of work has passed; a statement for {state.database!r} was not sent. "
@@ -233,7 +245,7 @@ def before_statement(statement: str, context: Any) -> ConnectionState | None:
     return state
 
 
-def _guard_statements(engine: Engine, who: Callable[[], Any] | None) -> None:
+def _guard_statements(engine: Engine, backend: Backend, who: Callable[[], Any]) -> None:
     """
     Put `before_statement` before each statement.
 
@@ -242,46 +254,49 @@ def _guard_statements(engine: Engine, who: Callable[[], Any] | None) -> None:
     dialect's events cost a third of that.
     """
     dialect = engine.dialect
-    execute, executemany, execute_plain = dialect.do_execute, dialect.do_executemany, dialect.do_execute_no_params
-    is_plain = type(dialect).do_execute is DefaultDialect.do_execute
-
-    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        before_statement(statement, context)
-        if is_plain:  # what the method would do
-            cursor.execute(statement, parameters)
-        else:
-            execute(cursor, statement, parameters, context)
-
-    def do_executemany(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        before_statement(statement, context)
-        executemany(cursor, statement, parameters, context)
-
-    def do_execute_no_params(cursor: Any, statement: str, context: Any = None) -> None:
-        before_statement(statement, context)
-        execute_plain(cursor, statement, context)
-
-    for method in (do_execute, do_executemany, do_execute_no_params):
-        name = method.__name__
-        setattr(dialect, name, method if who is None else _watched(getattr(dialect, name), who))
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        is_plain = name == "do_execute" and type(dialect).do_execute is DefaultDialect.do_execute
+        setattr(dialect, name, _guarded(getattr(dialect, name), backend, who, is_plain=is_plain))
 
 
-def _watched(execute: Callable[..., None], who: Callable[[], Any]) -> Callable[..., None]:
+def _guarded(
+    execute: Callable[..., None], backend: Backend, who: Callable[[], Any], *, is_plain: bool
+) -> Callable[..., None]:
     """
-    Return the method of a dialect that sends a statement, noting on the connection who waits for the answer.
+    Return the method of a dialect that sends a statement, noting who waits for the answer and what it ended.
+
+    Args:
+        execute: What sends it.
+        backend: The backend.
+        who: Returns the thread or the asyncio task that is running.
+        is_plain: That is `cursor.execute` and no more, which is called straight away.
     """
 
-    def watched(cursor: Any, statement: str, *rest: Any) -> None:
-        state = before_statement(statement, rest[-1])
+    def guarded(cursor: Any, statement: str, *rest: Any) -> None:
+        context = rest[-1]
+        state = before_statement(statement, context)
         if state is None:
-            return execute(cursor, statement, *rest)
-        refuse_overlap(state, me := who())
+            execute(cursor, statement, *rest)
+            return
+        me = who()
+        if state.busy is not None:
+            refuse_overlap(state, me)
+        # Plain SQL may end the transaction (COMMIT), and so does DDL on MariaDB: what was written is durable then.
+        may_end = context.isddl or (
+            (context.compiled is None or context.is_text) and backend.in_transaction(state.dbapi_connection)
+        )
         state.busy = me
         try:
-            execute(cursor, statement, *rest)
+            if is_plain:
+                cursor.execute(statement, rest[0])
+            else:
+                execute(cursor, statement, *rest)
         finally:
             state.busy = None
+        if may_end and not backend.in_transaction(state.dbapi_connection):
+            state.count_commit()
 
-    return watched
+    return guarded
 
 
 def _guard_reader(state: ConnectionState, statement: str) -> None:
@@ -292,33 +307,37 @@ def _guard_reader(state: ConnectionState, statement: str) -> None:
             f"a reader of {name!r} cannot write; the statement was not sent: {statement[:200]!r}. "
             f"Write through the writer: uow.{name}, or uow.session({name!r})"
         )
-    if state.may_have_written and _SETTING.match(statement):
+    if state.may_have_written and _SETTING.search(statement):
         state.unlocked = True
 
 
 def overlap_error(name: str, first: Any, second: Any) -> ConcurrentUseError:
     """
-    Make the error for two tasks that use the session on the database `name` at once.
+    Make the error for two threads or tasks that use the session on the database `name` at once.
     """
+    who, block = "asyncio tasks", "async with dbs.async_unit_of_work()"
+    if isinstance(first, int):
+        who, block = "threads", "with dbs.unit_of_work()"
     return ConcurrentUseError(
-        f"two asyncio tasks use one unit of work at the same time: {_called(first)} is running a statement on "
-        f"{name!r}, and {_called(second)} wants to. Give each task its own: "
-        "`async with dbs.async_unit_of_work() as uow`"
+        f"two {who} use one unit of work at the same time: {_called(first)} is running a statement on {name!r}, and "
+        f"{_called(second)} wants to. Give each its own: `{block} as uow`"
     )
 
 
-def _called(task: Any) -> str:
-    return repr(task.get_name()) if hasattr(task, "get_name") else "code outside of a task"
+def _called(who: Any) -> str:
+    if isinstance(who, int):
+        return repr(next((each.name for each in threading.enumerate() if each.ident == who), "a thread that has ended"))
+    return repr(who.get_name()) if hasattr(who, "get_name") else "code outside of a task"
 
 
 def refuse_overlap(state: ConnectionState, me: Any) -> None:
     """
-    Refuse to go on while another task's statement runs on the connection.
+    Refuse to go on while another thread's or task's statement runs on the connection.
 
     Raises:
-        ConcurrentUseError: Another task than `me` is running a statement.
+        ConcurrentUseError: Another one than `me` is running a statement.
     """
-    if state.busy is not None and state.busy is not me:
+    if state.busy is not None and state.busy != me:
         raise overlap_error(state.database, state.busy, me)
 
 
@@ -381,7 +400,9 @@ def _watch_errors(engine: Engine, name: str, backend: Backend, *, read_only: boo
         if state is None:
             return None
         state.uncertain = True
-        if state.failure is None and backend.aborts_transaction(context.original_exception, state.dbapi_connection):
+        if state.failure is None and (
+            context.is_disconnect or backend.aborts_transaction(context.original_exception, state.dbapi_connection)
+        ):
             state.failure = context.sqlalchemy_exception or context.original_exception
         wrapped = context.sqlalchemy_exception
         late = state.deadline is not None and monotonic() > state.deadline - _EARLY
@@ -407,9 +428,15 @@ def _guard_transactions(engine: Engine, backend: Backend) -> None:
         if state.failure is not None or state.generation != process.generation:
             before_commit(state)
         state.committing = True
-        do_commit(dbapi_connection)
-        if state.session is not None and (session := state.session()) is not None:
-            session.commits += 1
+        try:
+            do_commit(dbapi_connection)
+        except BaseException as error:
+            # An interrupt that came while SQLite wrote is raised when it has: the file says what became of it.
+            if isinstance(error, Exception) or backend.over_network or backend.in_transaction(state.dbapi_connection):
+                raise
+            state.count_commit()
+            raise
+        state.count_commit()
 
     def rollback(dbapi_connection: PoolProxiedConnection) -> None:
         try:
@@ -422,6 +449,7 @@ def _guard_transactions(engine: Engine, backend: Backend) -> None:
             return
         state.failure = None
         state.uncertain = False
+        state.committing = False
         do_rollback(dbapi_connection)
 
     def rollback_to_savepoint(connection: Connection, name: str) -> None:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import ending, watchdog
-from .errors import ForkedConnection, HookError, PropagationError, UnitOfWorkEnded, UnitOfWorkTimeout, UnknownDatabase
+from .errors import (
+    ConcurrentUseError,
+    ForkedConnection,
+    HookError,
+    PropagationError,
+    UnitOfWorkEnded,
+    UnitOfWorkTimeout,
+    UnknownDatabase,
+)
 from .forking import process
 from .hooks import Hooks, open_savepoints
 from .status import Status, UnitOptions
@@ -85,9 +94,9 @@ class UnitCore:
 
     def who(self) -> Any:
         """
-        Return the asyncio task that runs now; None where overlapping use is not watched.
+        Return who runs now, for overlapping use: the thread, or in asyncio the task.
         """
-        return None
+        return get_ident()
 
     def sleep(self, seconds: float) -> None:
         """
@@ -342,6 +351,17 @@ class UnitCore:
 
     # --- savepoints and callbacks
 
+    def require_own_savepoint(self) -> None:
+        """
+        Refuse to go on inside of a savepoint that another task has opened after one's own: it may roll both back.
+
+        Raises:
+            ConcurrentUseError: Another task has.
+        """
+        me = self.who()
+        if self.savepoints[-1].owner is not me and any(each.owner is me for each in self.savepoints):
+            raise _savepoint_overlap()
+
     def savepoint(self, names: tuple[str, ...]) -> Savepoint:
         self.require_active()
         for name in names:
@@ -385,6 +405,17 @@ class UnitCore:
             logger.error("a callback failed after the end", exc_info=failure)
 
 
+def _savepoint_overlap() -> ConcurrentUseError:
+    """
+    Make the error for savepoints that do not nest.
+    """
+    return ConcurrentUseError(
+        "savepoints of one unit of work were open at the same time in two tasks or threads, and savepoints nest: what "
+        "one rolls back is the other's too. Give each a unit of its own: `async with dbs.async_unit_of_work() as uow`, "
+        "or `with dbs.unit_of_work() as uow`"
+    )
+
+
 class Savepoint:
     """
     A block inside a unit of work that can be rolled back alone; see `UnitOfWork.savepoint`.
@@ -397,6 +428,7 @@ class Savepoint:
     def __init__(self, unit: UnitCore, names: tuple[str, ...]) -> None:
         self.unit = unit
         self.names = names
+        self.owner = unit.who()
         self.nested: list[SessionTransaction] = []
 
     def include(self, session: UnitSession) -> None:
@@ -419,7 +451,14 @@ class Savepoint:
         """
         Release it, or roll back to it after an error.
         """
+        innermost = self.unit.savepoints[-1] is self
         self.unit.savepoints.remove(self)
+        if not innermost:
+            self.unit.doomed = "savepoints were open at the same time in two tasks or threads"
+            if error is None or isinstance(error, Exception):
+                raise _savepoint_overlap() from error
+            error.add_note(f"stillroom: {self.unit.doomed}")
+            return
         if error is None:
             try:
                 for nested in self._open():
@@ -436,8 +475,15 @@ class Savepoint:
 
     def _roll_back(self) -> None:
         self.unit.hooks.savepoint_rolled_back(self)
+        failure: BaseException | None = None
         for nested in self._open():
-            nested.rollback()
+            try:
+                nested.rollback()
+            except BaseException as error:  # noqa: BLE001  # raised when every session was rolled back
+                failure = failure or error
+        if failure is not None:
+            self.unit.doomed = f"a savepoint could not be rolled back: {failure!r}"
+            raise failure
 
     def _open(self) -> list[SessionTransaction]:
         # Not those that the user has ended by hand. A failed flush has not ended its savepoint, though it is not

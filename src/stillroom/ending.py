@@ -52,6 +52,10 @@ def end(unit: UnitCore, error: BaseException | None) -> None:
         else:
             commit(unit)
         failed = error is not None
+    except BaseException:
+        if unit.status in (Status.ACTIVE, Status.COMMITTING):  # an interrupt came between two steps
+            _set_rolled_back(unit)
+        raise
     finally:
         if unit.has_logger:
             close_all(unit, failed=failed)
@@ -76,8 +80,13 @@ def close_all(unit: UnitCore, *, failed: bool = True) -> None:
 
 def _set_rolled_back(unit: UnitCore) -> None:
     # A session that the user committed by hand on the way is durable; that is said, not hidden.
-    by_hand = any(session.commits for session in unit.sessions.values() if session.role == "writer")
-    unit.status = Status.PARTLY_COMMITTED if by_hand else Status.ROLLED_BACK
+    writers = [session for session in unit.sessions.values() if session.role == "writer"]
+    if any(each.state is not None and each.state.committing and each.state.backend.over_network for each in writers):
+        unit.status = Status.UNKNOWN
+    elif any(each.commits or (each.autocommits and _may_have_written(each)) for each in writers):
+        unit.status = Status.PARTLY_COMMITTED
+    else:
+        unit.status = Status.ROLLED_BACK
 
 
 def _end_manual(unit: UnitCore) -> None:
@@ -131,7 +140,10 @@ def commit(unit: UnitCore) -> None:
         if len(written) > 1 and policy == "two_phase":
             from . import two_phase  # imported when it is needed, as few are
 
-            two_phase.commit(unit, written, [session for session in writers if session not in written])
+            # Who can prepare does: functions and raw cursors write without a word that we could see.
+            able = [each for each in writers if unit.declared.databases[each.database_name].backend.can_prepare]
+            taking_part = [each for each in writers if each in written or each in able]
+            two_phase.commit(unit, taking_part, [each for each in writers if each not in taking_part])
         else:
             _commit_in_order(unit, writers)
     unit.status = Status.COMMITTED
@@ -166,6 +178,8 @@ def _flush(unit: UnitCore) -> list[UnitSession]:
         for session in writers:
             if unit.is_async:
                 session.require_quiet()
+            if session.state is not None and session.state.failure is not None and session.in_transaction():
+                require_intact(session.state)
             session.flush()
         if len(unit.sessions) == 1:
             return writers
@@ -346,8 +360,9 @@ def _answer_lost(error: BaseException, session: UnitSession) -> bool:
         return False
     if not isinstance(error, Exception):
         return True  # cancelled or interrupted between the COMMIT and its answer
-    # An error that the server sent is an answer. Anything else than a driver's error came before or after COMMIT.
-    return bool(getattr(error, "connection_invalidated", False)) if isinstance(error, DBAPIError) else False
+    # An error that the server sent is an answer.
+    # Another error than the driver's was raised inside of it, while it waited: asyncpg's limit, a broken socket.
+    return bool(getattr(error, "connection_invalidated", False)) if isinstance(error, DBAPIError) else True
 
 
 _DURABLE = "stillroom_durable"
@@ -450,7 +465,7 @@ def _commit_loggers(unit: UnitCore, *, failed: bool) -> None:
         if session.role != "logger":
             continue
         try:
-            session.commit()
+            commit_session(unit, session)
         except Exception as error:
             if failed or problem is not None:
                 logger.error("what the unit of work logged to %r is lost", session.database_name, exc_info=error)
@@ -464,5 +479,5 @@ def _commit_loggers(unit: UnitCore, *, failed: bool) -> None:
         unit.status = Status.PARTLY_COMMITTED
         raise partial(done, lost, [], problem) from problem
     if unit.status is Status.COMMITTED:
-        unit.status = Status.ROLLED_BACK
+        unit.status = Status.UNKNOWN if is_unknown(problem) else Status.ROLLED_BACK
     raise problem

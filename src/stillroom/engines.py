@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -78,7 +79,7 @@ def equip(
     backend: Backend,
     name: str,
     role: Role,
-    who: Callable[[], Any] | None = None,
+    who: Callable[[], Any] = get_ident,
 ) -> None:
     """
     Put the guards, the backend's listeners and the fair queue on a new engine.

@@ -267,7 +267,13 @@ def _run_in_units(
                 outermost = not databases.has_current
                 try:
                     with Transaction(databases, propagation, options) as unit:
-                        return called(unit, args, kwargs)
+                        result = called(unit, args, kwargs)
+                        if inspect.isawaitable(result):
+                            raise TypeError(
+                                f"{function!r} returned {result!r}, which would run after the end of its unit of work: "
+                                "decorate the coroutine function itself (`async def`)"
+                            )
+                        return result
                 except Exception as error:
                     pause = _pause(attempts, error, outermost=outermost, asked=retry is not None)
                     if pause is None:

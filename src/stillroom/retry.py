@@ -8,7 +8,7 @@ from time import monotonic
 
 import msgspec
 
-from .classification import Kind, classify, is_retryable
+from .classification import RETRYABLE, Kind, classify, is_retryable
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +44,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name}={value!r}: seconds cannot be negative")
+        for kind in self.kinds or ():
+            if kind not in RETRYABLE:
+                known = ", ".join(str(each) for each in Kind if each in RETRYABLE)
+                raise ValueError(f"kinds has {kind!r}, which comes again however often it is tried; it takes {known}")
 
     def covers(self, error: BaseException) -> bool:
         """

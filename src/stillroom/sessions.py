@@ -47,6 +47,13 @@ class UnitSession(Session):
         return dict(self.unit.info)
 
     @property
+    def autocommits(self) -> bool:
+        """
+        Whether the user has asked for AUTOCOMMIT on the connection of the last transaction.
+        """
+        return self.began is not None and self.began.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+
+    @property
     def is_connecting(self) -> bool:
         """
         Whether another task waits for the connection of this session now.
@@ -110,13 +117,34 @@ def _begun(session: UnitSession, transaction: SessionTransaction, connection: Co
         return
     if session.unit.is_async:
         session.connected(connection)
-    state = session.state = connection.connection.info[STATE]
+    info = connection.connection.info
+    if session.began is not None or STATE not in info:
+        _require_own(session, connection)
+    state = session.state = info[STATE]
     state.session = ref(session)
     session.began = connection
     deadline = session.unit.deadline
     if deadline is not None:
         state.deadline = deadline
         state.backend.limit(connection, max(0.001, deadline - monotonic()))
+        state.unlocked = False  # the words were ours
+
+
+def _require_own(session: UnitSession, connection: Connection) -> None:
+    """
+    Refuse a second connection in one transaction: nobody could say what became of both.
+
+    Raises:
+        ValueError: The statement came with a bind of its own.
+    """
+    first = session.began
+    second = first is not None and first is not connection and not first.closed and first.in_transaction()
+    if second or STATE not in connection.info:
+        raise ValueError(
+            f"the session on {session.database_name!r} was given another bind, {connection.engine!r}: a session of a "
+            "unit of work has one connection, to its own database. Use the session of the other database: "
+            "uow.session(name)"
+        )
 
 
 @event.listens_for(UnitSession, "before_commit")

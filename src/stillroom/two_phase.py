@@ -128,7 +128,10 @@ def _prepare(unit: UnitCore, session: UnitSession, prepared: list[tuple[UnitSess
     ending.check_commit(session)
     state = cast("ConnectionState", session.state)  # it has written, so it has one
     gid = state.xa or new_gid()
+    while (nested := session.get_nested_transaction()) is not None:
+        nested.commit()  # left open by the user: after PREPARE there is nothing to release
     connection = session.connection()
+    reported, state.session = state.session, None  # it ends the transaction on the connection, and commits nothing
     try:
         with ending.bounded(unit, database, connection):
             database.backend.prepare(connection, gid)
@@ -137,6 +140,8 @@ def _prepare(unit: UnitCore, session: UnitSession, prepared: list[tuple[UnitSess
             state.xa = None
             prepared.append((session, gid))  # it may be prepared: nobody heard the answer
         raise
+    finally:
+        state.session = reported
     state.xa = None
     prepared.append((session, gid))
 

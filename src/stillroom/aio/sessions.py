@@ -52,6 +52,8 @@ class _Occupied(UnitSession):
                 "block"
             )
         self.require_quiet()
+        if self.unit.savepoints:
+            self.unit.require_own_savepoint()
         if self.began is None or self.began.closed:
             self._connecting = (getcurrent(), running_task())
         return super().get_bind(*args, **kwargs)

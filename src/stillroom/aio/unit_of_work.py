@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from .. import context
@@ -140,6 +141,14 @@ class AsyncUnitOfWork:
         limits = [each.commit_timeout * (1 + each.verify_commit) for each in every]
         limit = max(limits) + _SLACK if limits and all(limits) else None
         await run_to_completion(work, limit, core.limit_reached, core.given_up)
+
+    def __del__(self) -> None:
+        core = self.__dict__.get("core")
+        if core is None or core.status is not Status.ACTIVE:
+            return
+        core.forget()
+        if core.sessions and not core.is_foreign:
+            warnings.warn(f"{self!r} was never ended; what it wrote is lost", ResourceWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         return repr(self.core)

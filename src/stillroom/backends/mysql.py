@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 _STATUS_IN_TRANSACTION = 1
 """SERVER_STATUS_IN_TRANS of the protocol, which the server sends with each answer but errors."""
-_ROLLED_BACK = {1213, 1613, 1614}
-"""Errors after which InnoDB has rolled back the whole transaction: deadlock, XA timeout, XA deadlock."""
+_ROLLED_BACK = {1020, 1206, 1213, 1613, 1614}
+"""Errors after which InnoDB has rolled back the whole transaction: a write conflict (innodb_snapshot_isolation, on by
+default since MariaDB 11.6), a full table of locks, deadlock, XA timeout, XA deadlock."""
 _LOCK_WAIT_TIMEOUT = 1205
 _NO_SUCH_THREAD = 1094
 _CANNOT_CONNECT = 2003
@@ -155,7 +156,15 @@ class MySQL(Backend):
             super().hang_up(dbapi_connection)
 
     def aborts_transaction(self, error: BaseException, dbapi_connection: Any) -> bool:
-        return bool(error.args) and error.args[0] in _ROLLED_BACK
+        number = error.args[0] if error.args else None
+        if number != _LOCK_WAIT_TIMEOUT:
+            return number in _ROLLED_BACK
+        try:  # after this one it depends on how the server was started
+            cursor = dbapi_connection.cursor()
+            cursor.execute("SELECT @@innodb_rollback_on_timeout")
+            return bool(cursor.fetchone()[0])
+        except Exception:  # noqa: BLE001  # the first error is the one to tell
+            return True
 
     # --- the outcome of a COMMIT
 

@@ -9,7 +9,19 @@ from sqlalchemy.exc import DBAPIError
 
 from ..classification import details
 from ..errors import MultipleWritesRefused
-from .base import Backend, Begin, Driver, Marker, Outcome, Role, Server, autocommit_connection, descriptor_of, readable
+from .base import (
+    LIMITED,
+    Backend,
+    Begin,
+    Driver,
+    Marker,
+    Outcome,
+    Role,
+    Server,
+    autocommit_connection,
+    descriptor_of,
+    readable,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
@@ -152,7 +164,12 @@ class PostgreSQL(Backend):
 
     def limit(self, connection: Connection, seconds: float) -> None:
         statement = f"SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}"
-        if (driver := _psycopg(connection)) is not None:
+        driver = _psycopg(connection)
+        if driver is not None and driver.autocommit and not (driver.begin or driver.begin_once):
+            # A reader's statements commit one by one: the session's limit is set, and put back on its return.
+            connection.exec_driver_sql(statement.replace("LOCAL ", ""))
+            connection.info[LIMITED] = True
+        elif driver is not None:
             driver.after_begin = (*driver.after_begin, statement.encode())
         else:
             connection.exec_driver_sql(statement)
@@ -163,6 +180,11 @@ class PostgreSQL(Backend):
             driver.after_begin = driver.after_begin[:-1]  # it was not sent yet
         else:
             connection.exec_driver_sql("SET LOCAL statement_timeout TO DEFAULT")
+
+    def restore_limit(self, dbapi_connection: Any) -> None:
+        cursor = dbapi_connection.cursor()
+        cursor.execute("RESET statement_timeout")
+        cursor.close()
 
     # --- one connection
 
@@ -216,7 +238,7 @@ class PostgreSQL(Backend):
 
     def restore(self, dbapi_connection: Any) -> None:
         driver = _driver(dbapi_connection)
-        if getattr(driver, "begin", b""):
+        if getattr(driver, "after_begin", None) is not None:  # a reader's too: its snapshot may not have begun
             driver.begin_once = None
             driver.after_begin = ()
 

@@ -60,6 +60,8 @@ class _Beginning:
     begin_once: bytes | None = None
     after_begin: tuple[bytes, ...] = ()
     autocommit: Any
+    _read_only: Any
+    _deferrable: Any
     pgconn: Any
     _pipeline: Any
 
@@ -72,7 +74,11 @@ class _Beginning:
         )
 
     def take_opening(self) -> tuple[bytes, ...]:
-        opening = (self.begin_once or self.begin, *self.after_begin)
+        begin = self.begin_once or self.begin
+        # What `postgresql_readonly` and `postgresql_deferrable` in execution options set; the driver would send it.
+        if self._read_only or self._deferrable:
+            begin += (b" READ ONLY" if self._read_only else b"") + (b" DEFERRABLE" if self._deferrable else b"")
+        opening = (begin, *self.after_begin)
         self.begin_once = None
         self.after_begin = ()
         return opening

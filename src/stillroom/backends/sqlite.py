@@ -69,6 +69,8 @@ class MemoryConnection(sqlite3.Connection):
 
     began_by: int | None = None
     """The thread that began the last transaction, where that is noted."""
+    autocommits = False
+    """The user has asked for AUTOCOMMIT."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -96,6 +98,8 @@ class FileConnection(sqlite3.Connection):
 
     began_by: int | None = None
     """The thread that began the last transaction, where that is noted."""
+    autocommits = False
+    """The user has asked for AUTOCOMMIT."""
     statement_end: float | None = None
     """The moment (`time.monotonic`, seconds) after which the statement of the newest cursor is interrupted."""
 
@@ -127,6 +131,9 @@ class FileConnection(sqlite3.Connection):
 
     def close(self) -> None:
         if self.generation == process.generation:
+            with contextlib.suppress(sqlite3.Error):
+                # A cursor that a traceback still refers to would keep the transaction, and its lock, beyond the close.
+                super().rollback()
             super().close()
             _open.discard(self)
 
@@ -262,7 +269,10 @@ class SQLite(Backend):
         event.listen(engine, "connect", connected)
         if role == "writer":
             # Not a listener for "begin": see connections.py for what those on an engine cost.
-            setattr(engine.dialect, "do_begin", _beginning(timeout if wal else 0, note=not wal and not is_async))  # noqa: B010
+            begin = _beginning(timeout if wal else 0, note=not wal and not is_async, is_async=is_async)
+            setattr(engine.dialect, "do_begin", begin)  # noqa: B010
+        # The dialect's own would hand BEGIN back to the driver, for good.
+        vars(engine.dialect).update(set_isolation_level=_set_isolation, reset_isolation_level=_reset_isolation)
         if limit:
             _limit_statements(engine, limit, is_async=is_async)
 
@@ -354,7 +364,7 @@ def _switch_to_wal(cursor: Any, timeout: float, *, read_only: bool) -> None:
             sleep(0.005)
 
 
-def _beginning(timeout: float, *, note: bool) -> Callable[[Any], None]:
+def _beginning(timeout: float, *, note: bool, is_async: bool) -> Callable[[Any], None]:
     """
     Make what begins a writer's transaction.
 
@@ -364,11 +374,14 @@ def _beginning(timeout: float, *, note: bool) -> Callable[[Any], None]:
     Args:
         timeout: How long it is tried again, in seconds.
         note: The connection notes the thread.
+        is_async: The connection is the adapted one of an asyncio driver.
     """
 
     # Straight to the driver: through SQLAlchemy it would cost a tenth of a small unit of work.
     def begin(pooled: Any) -> None:
         dbapi_connection = pooled.dbapi_connection
+        if getattr(dbapi_connection.driver_connection if is_async else dbapi_connection, "autocommits", False):
+            return
         try:
             dbapi_connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
@@ -377,6 +390,18 @@ def _beginning(timeout: float, *, note: bool) -> Callable[[Any], None]:
             dbapi_connection.began_by = get_ident()
 
     return begin
+
+
+def _set_isolation(dbapi_connection: Any, level: str) -> None:
+    """
+    Keep what `isolation_level` in execution options asks for: SQLite knows SERIALIZABLE, and no transaction at all.
+    """
+    driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+    driver.autocommits = level == "AUTOCOMMIT"
+
+
+def _reset_isolation(dbapi_connection: Any) -> None:
+    _set_isolation(dbapi_connection, "SERIALIZABLE")
 
 
 def _begin_again(dbapi_connection: Any, error: sqlite3.Error, timeout: float) -> None:
