@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import make_url
 
+from stillroom.testing.quoting import backquoted, quoted
 from tests.support import servers
 from tests.testing.databases.support import mariadb_sessions, names_on
 
@@ -38,12 +39,12 @@ def _place(admin_url: str) -> Iterator[str]:
         for left in names_on(url):
             if url.startswith("postgresql"):
                 with contextlib.suppress(Exception):
-                    servers.postgresql_execute(admin_url, f'ALTER DATABASE "{left}" IS_TEMPLATE false')
-                servers.postgresql_execute(admin_url, f'DROP DATABASE "{left}" WITH (FORCE)')
+                    servers.postgresql_execute(admin_url, f"ALTER DATABASE {quoted(left)} IS_TEMPLATE false")
+                servers.postgresql_execute(admin_url, f"DROP DATABASE {quoted(left)} WITH (FORCE)")
             else:
                 for number in mariadb_sessions(url, left):  # what a test that failed left open would be waited for
                     servers.mariadb_execute(admin_url, f"KILL {number}", missing_thread_is_fine=True)
-                servers.mariadb_execute(admin_url, f"DROP DATABASE `{left}`")
+                servers.mariadb_execute(admin_url, f"DROP DATABASE {backquoted(left)}")
 
 
 @pytest.fixture

@@ -233,6 +233,30 @@ def application_databases():
     run(project).assert_outcomes(passed=1)
 
 
+def test_an_application_may_load_its_settings_while_a_unit_of_work_is_open(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        HEAD
+        + """
+from stillroom import Settings
+
+@pytest.fixture
+def application():
+    dbs.configure(Settings.load())
+
+def test_unit_first(uow, application):
+    uow.main.add(Album(title="x"))
+    uow.commit()
+    assert count() == 1
+
+def test_application_first(application, uow):
+    assert count() == 0
+"""
+    )
+    run(project, "-k", "unit_first").assert_outcomes(passed=1, deselected=1)
+    run(project, "-k", "application_first").assert_outcomes(passed=1, deselected=1)
+    run(project).assert_outcomes(passed=2)
+
+
 def test_without_a_name_it_is_told_where_to_write_it(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\n")
     project.makepyfile("def test_it(databases): ...")

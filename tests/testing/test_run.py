@@ -11,11 +11,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import create_engine, event, func, select, text
 from sqlalchemy.exc import OperationalError
 
-from stillroom import Databases, Repository, Settings
+from stillroom import AlreadyConfigured, Databases, Repository, Settings
 from stillroom.testing import (
     LeakedTransaction,
     NotATestDatabase,
@@ -147,6 +148,16 @@ def test_an_application_that_is_configured_in_a_test_is_isolated_too(run: TestRu
         with run.isolated(isolation=isolation):
             assert titles(dbs) == ["seed"], isolation
             dbs.configure(chosen)
+
+
+def test_another_profile_alone_is_no_other_configuration(run: TestRun, chosen: Settings) -> None:
+    dbs = run.databases
+    for isolation in ISOLATIONS:
+        with run.isolated(isolation=isolation), dbs.unit_of_work() as uow:
+            dbs.configure(msgspec.structs.replace(chosen, profile="production"))
+            assert uow.main.scalar(text("select count(*) from album")) == 1, isolation
+            with pytest.raises(AlreadyConfigured, match=r"1 unit\(s\) of work are open"):
+                dbs.configure(chosen.replace("main", pool_size=2))
 
 
 def test_an_override_in_a_test_must_lead_to_a_test_database(run: TestRun, dbs: Databases) -> None:
@@ -335,6 +346,23 @@ def test_an_engine_from_before_serves_each_run(dbs: Databases) -> None:
             assert titles(dbs) == ["x"]
     with pytest.raises(UndeclaredDatabase, match="the run of tests has ended"), held.session() as session:
         session.execute(text("select 1"))
+
+
+@pytest.mark.parametrize(("failing", "other"), [("main", "audit"), ("audit", "main")])
+def test_the_end_of_one_database_that_fails_keeps_no_other_from_its_end(
+    dbs: Databases, failing: str, other: str
+) -> None:
+    def fail(*_: object) -> None:
+        event.remove(engine, "close", fail)
+        raise ZeroDivisionError
+
+    engine, held = dbs[failing].engine, dbs[other].engine
+    with pytest.raises(ZeroDivisionError), TestRun(dbs) as run:
+        with run.isolated(), engine.connect(), held.connect():
+            pass
+        event.listen(engine, "close", fail)
+    with pytest.raises(UndeclaredDatabase, match="the run of tests has ended"):
+        held.connect()
 
 
 def test_another_process_finds_no_database_that_the_test_did_not_declare(run: TestRun) -> None:

@@ -82,6 +82,26 @@ def test_a_connection_of_import_time_is_refused_and_the_next_test_gets_its_own(p
     run(project).assert_outcomes(passed=2)
 
 
+def test_an_application_that_only_a_fixture_imports_is_there_for_each_test(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import pytest
+        from sqlalchemy import text
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_asked(uow, number):
+            assert uow.main.scalar(text("SELECT 1")) == 1
+
+        def test_forgot():
+            import shop
+            with pytest.raises(Exception, match="'main' was used, but no test is running"):
+                shop.ask()
+        """,
+        shop=APPLICATION,
+    )
+    run(project).assert_outcomes(passed=4)
+
+
 def test_an_application_that_is_not_used_is_neither_imported_nor_configured(project: pytest.Pytester) -> None:
     project.makepyfile(
         """

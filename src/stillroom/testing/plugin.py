@@ -32,7 +32,8 @@ ASKING = frozenset({ISOLATION, "module_databases", "session_databases"})
 
 _FAILED = pytest.StashKey[bool]()
 _NOTICES = pytest.StashKey[list[str]]()
-_UNASKED: pytest.StashKey[Unasked] = pytest.StashKey()
+_UNASKED: pytest.StashKey[Unasked | None] = pytest.StashKey()
+"""What refuses the databases before the run of tests has begun; None from then on, for the run does so by itself."""
 
 _MARKER_HELP = (
     'databases(*names, isolation="sandbox"): the databases that the test uses, and how it is kept from others: '
@@ -277,8 +278,9 @@ def test_run(
     if pytestconfig.getoption("db_gc"):
         for removed in collect_garbage(application_databases, database_options):
             database_options.notice(f"removed {removed}")
-    if _UNASKED in pytestconfig.stash:
-        pytestconfig.stash[_UNASKED].refuses = False
+    if (unasked := pytestconfig.stash.get(_UNASKED, None)) is not None:
+        unasked.refuses = False
+    pytestconfig.stash[_UNASKED] = None
     with TestRun(application_databases, database_options) as run:
         yield run
 

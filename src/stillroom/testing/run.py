@@ -8,6 +8,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from . import guard
 from .committed import Committed
 from .errors import LeakedTransaction, SandboxError, TestingError, UndeclaredDatabase
@@ -123,6 +125,7 @@ class TestRun:
         self.options = options or TestOptions()
         self.made: Mapping[str, TestDatabase] = {}
         self.current: IsolatedTest | None = None
+        self._profile: str | None = None
         self._routers: dict[str, Router] = {}
         self._committed: dict[str, Committed] = {}
         self._layers: list[list[str]] = []
@@ -137,6 +140,7 @@ class TestRun:
             # What the application may hold already, from before the override.
             held = [self.databases[name] for name in self.made]
             stack.callback(self._close)
+            self._profile = self.databases.settings.profile
             stack.enter_context(self.databases.override(self._redirected))
             for name, made in self.made.items():
                 committed = self._committed[name] = Committed(self.databases[name])
@@ -155,12 +159,16 @@ class TestRun:
         self._stack.close()
 
     def _close(self) -> None:
-        for name, router in self._routers.items():
-            router.detach()
-            router.sandbox.close()
-            self._committed[name].close()
+        with contextlib.ExitStack() as stack:  # ends each of them, whatever the others say
+            for name, router in self._routers.items():
+                stack.callback(self._committed[name].close)
+                stack.callback(router.sandbox.close)
+                stack.callback(router.detach)
 
     def _redirected(self, settings: Settings) -> Settings:
+        # An application that is made in a test loads its settings without the profile of the run; that alone is no
+        # other configuration, for which there must be no open unit of work.
+        settings = msgspec.structs.replace(settings, profile=self._profile)
         for name, made in self.made.items():
             if name in settings:
                 settings = settings.replace(

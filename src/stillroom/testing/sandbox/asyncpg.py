@@ -114,6 +114,14 @@ class AsyncpgStandIn(AsyncStandIn):
             self.logical.open(read_only=True)
         return True
 
+    def commit(self) -> None:
+        if self.logical.in_transaction:  # else the driver is not asked, and nothing awaited
+            super().commit()
+
+    def rollback(self) -> None:
+        if self.logical.in_transaction:
+            super().rollback()
+
     def dispose_cursor(self, cursor: Any) -> None:
         """
         Do nothing: SQLAlchemy's cursors hold nothing at the server.
@@ -142,6 +150,7 @@ class AsyncpgStandIn(AsyncStandIn):
         Ask the server for a sign of life.
         """
         self.require_open()
+        self.require_greenlet()
         shared = self.logical.shared
         self.logical.run(lambda: shared.read(lambda: shared.ready().send("SELECT 1"), []))
 

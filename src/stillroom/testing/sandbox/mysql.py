@@ -72,6 +72,7 @@ class MySQLStandIn(StandIn):
         Ask the server for a sign of life.
         """
         self.require_open()
+        self.require_greenlet()
         self.logical.run(lambda: self.real.ping(reconnect=False))
 
     def query(self, sql: Any, *_: object) -> int:

@@ -10,6 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +143,23 @@ class LoopRunner:
 
 
 Runner = ThreadRunner | LoopRunner
+
+
+def require_greenlet() -> None:
+    """
+    Refuse to go on where the driver could not await its server, so that a test fails where production does.
+
+    Raises:
+        sqlalchemy.exc.MissingGreenlet: This is outside of SQLAlchemy's greenlets, such as a lazy load in a coroutine.
+    """
+    if not in_greenlet():
+        await_only(_nothing())  # raises SQLAlchemy's own error
+
+
+async def _nothing() -> None:
+    """
+    Stand for what the driver would await.
+    """
 
 
 def run_for_task(runner: Runner, operation: Callable[[], R], interrupt: Callable[[], None] | None) -> R:

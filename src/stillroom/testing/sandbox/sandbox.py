@@ -6,13 +6,11 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.util.concurrency import in_greenlet
-
 from stillroom.errors import ForkedConnection, MissingDriver
 
 from ..errors import SandboxError
 from .logical import LogicalConnection
-from .running import LoopRunner, ThreadRunner, run_for_task
+from .running import LoopRunner, ThreadRunner, require_greenlet, run_for_task
 from .servers import server_for
 from .shared import Shared
 
@@ -77,7 +75,10 @@ class Sandbox:
         Raises:
             SandboxError: No test is running.
             stillroom.errors.ForkedConnection: This is a forked child.
+            sqlalchemy.exc.MissingGreenlet: The driver is one of asyncio, and this is outside of SQLAlchemy's greenlets.
         """
+        if dialect.is_async:
+            require_greenlet()
         if self._process != os.getpid():
             raise ForkedConnection(
                 f"the sandbox of {self.name!r} is in the parent process, and a connection cannot be used by two. Use "
@@ -123,14 +124,11 @@ class Sandbox:
         def connect() -> None:
             engine.connect().close()
 
-        if in_greenlet():
-            runner = ThreadRunner()
-            try:
-                run_for_task(runner, connect, lambda: None)
-            finally:
-                runner.close()
-        else:
-            connect()
+        runner = ThreadRunner()
+        try:
+            run_for_task(runner, connect, lambda: None)
+        finally:
+            runner.close()
 
     def begin(self) -> None:
         """

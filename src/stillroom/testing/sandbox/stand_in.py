@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from .running import require_greenlet
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Self
@@ -22,12 +24,14 @@ class Cursor:
     Args:
         connection: The stand-in that it belongs to.
         options: What the driver's own cursor is made with.
-    """
 
-    server_side = False
+    Attributes:
+        server_side: In production its rows would be fetched from the server one after the other.
+    """
 
     def __init__(self, connection: StandIn, options: dict[str, Any]) -> None:
         self.connection = connection
+        self.server_side = False
         self.arraysize = 1
         self._options = options
         self._real: Any = None
@@ -71,6 +75,7 @@ class Cursor:
     def _statement(self, text: str, call: Callable[[], Any], parameters: Any = ()) -> Any:
         connection = self.connection
         connection.require_open()
+        connection.require_greenlet()
         try:
             opens = connection.opens_transaction(text)
             return connection.logical.execute(text, call, opens=opens, parameters=parameters)
@@ -137,34 +142,44 @@ class Cursor:
 
     # --- rows
 
+    def _fetched(self) -> deque[Any]:
+        """
+        Return the rows that are left, where the driver could get them.
+        """
+        if self.server_side:
+            self.connection.require_greenlet()
+        return self._rows
+
     def fetchone(self) -> Any:
         """
         Return the next row; None after the last one.
         """
-        return self._rows.popleft() if self._rows else None
+        rows = self._fetched()
+        return rows.popleft() if rows else None
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """
         Return the next rows, `arraysize` of them where no size is given.
         """
-        rows = self._rows
+        rows = self._fetched()
         return [rows.popleft() for _ in range(min(size or self.arraysize, len(rows)))]
 
     def fetchall(self) -> list[Any]:
         """
         Return the rows that are left.
         """
-        rows, self._rows = self._rows, deque()
+        rows, self._rows = self._fetched(), deque()
         return list(rows)
 
     def __iter__(self) -> Iterator[Any]:
-        while self._rows:
-            yield self._rows.popleft()
+        while rows := self._fetched():
+            yield rows.popleft()
 
     def __next__(self) -> Any:
-        if not self._rows:
+        rows = self._fetched()
+        if not rows:
             raise StopIteration
-        return self._rows.popleft()
+        return rows.popleft()
 
     def nextset(self) -> Any:
         """
@@ -282,6 +297,11 @@ class StandIn:
         if self.is_closed_here:
             raise self.dbapi.InterfaceError("the connection is closed")
 
+    def require_greenlet(self) -> None:
+        """
+        Refuse what the driver would await where nothing can be awaited; a synchronous driver awaits nothing.
+        """
+
     def cursor(self, *arguments: Any, **options: Any) -> Any:
         """
         Make a cursor.
@@ -302,12 +322,14 @@ class StandIn:
         Commit, as far as the test goes.
         """
         self.require_open()
+        self.require_greenlet()
         self.logical.commit()
 
     def rollback(self) -> None:
         """
         Undo what was written since the last commit.
         """
+        self.require_greenlet()
         self.logical.rollback()
 
     def close(self) -> None:
@@ -337,6 +359,13 @@ class AsyncStandIn(StandIn):
     driver_class: type[AsyncDriver]
 
     await_ = staticmethod(await_only)
+    # Not for `close`: the sandbox and the garbage collector do that anywhere.
+    require_greenlet = staticmethod(require_greenlet)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        cursor = super().cursor(*arguments, **options)
+        cursor.server_side = bool(arguments or options.get("server_side"))
+        return cursor
 
     @property
     def driver_connection(self) -> Any:
@@ -408,6 +437,7 @@ class AsyncCursor:
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
+        cursor.server_side = False  # its rows are awaited already
 
     async def execute(self, operation: Any, parameters: Any = None, **options: Any) -> Self:
         """
