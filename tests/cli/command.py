@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,30 @@ def run(
         timeout=timeout,
         check=False,
     )
+
+
+def at_a_terminal(*arguments: str, cwd: Path, typed: str, timeout: float = 100.0) -> tuple[int, str]:
+    """
+    Same as `run`, but its input is a terminal at which a line is typed; return the exit code, and what it said.
+    """
+    screen, terminal = pty.openpty()
+    try:
+        os.write(screen, f"{typed}\n".encode())
+        done = subprocess.run(
+            [sys.executable, "-m", "stillroom", *arguments],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONWARNINGS": "error"},
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    finally:
+        os.close(screen)
+        os.close(terminal)
+    return done.returncode, done.stdout
 
 
 def invoke(*arguments: str, cwd: Path, typed: str | None = None) -> Result:

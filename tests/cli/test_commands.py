@@ -36,6 +36,7 @@ def test_the_version_is_the_package_s(tmp_path: Path) -> None:
 
 def test_ping_says_how_each_server_is(any_database: str, tmp_path: Path) -> None:
     configure(tmp_path, main=any_database)
+    invoke("create", cwd=tmp_path)
     done = run("ping", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     writer, reader = json.loads(done.stdout)
@@ -47,6 +48,7 @@ def test_ping_says_how_each_server_is(any_database: str, tmp_path: Path) -> None
 
 def test_ping_shows_what_a_reader_is_not_kept_from(tmp_path: Path) -> None:
     configure(tmp_path, main="sqlite:///here.db")
+    invoke("create", cwd=tmp_path)
     done = invoke("ping", cwd=tmp_path)
     assert done.exit_code == 0, done.stderr
     assert "main (reader) is not kept from:" in done.stdout
@@ -54,11 +56,22 @@ def test_ping_shows_what_a_reader_is_not_kept_from(tmp_path: Path) -> None:
 
 
 def test_ping_exits_with_1_if_a_server_is_down(tmp_path: Path) -> None:
-    configure(tmp_path, main="sqlite:///here.db", far=DOWN)
+    configure(tmp_path, main="sqlite://", far=DOWN)
     done = invoke("ping", cwd=tmp_path)
     assert done.exit_code == 1
     assert "far (writer) is down:" in done.stdout
     assert "tiger" not in done.stdout + done.stderr
+
+
+def test_a_file_that_is_missing_is_told_and_not_made(tmp_path: Path) -> None:
+    configure(tmp_path, main="sqlite:///heer.db")
+    done = invoke("ping", cwd=tmp_path)
+    assert done.exit_code == 1
+    assert "main (writer) is down: there is no such file; `stillroom create main` makes it" in done.stdout
+    assert invoke("status", cwd=tmp_path).exit_code == 0
+    assert not (tmp_path / "heer.db").exists()
+    invoke("create", "main", cwd=tmp_path)
+    assert invoke("ping", cwd=tmp_path).exit_code == 0
 
 
 def test_status_shows_the_settings_without_secrets(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from stillroom.cli.commands import stillroom
+from stillroom.cli.sections import OTHER, SECTIONS
 from tests.cli.command import invoke
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ def test_a_command_has_help_and_json(name: str) -> None:
     assert options & {"--json", "--format"} or name in INTERACTIVE
 
 
+def test_the_help_lists_every_command_in_a_section_with_a_whole_sentence(tmp_path: Path) -> None:
+    said = invoke("--help", cwd=tmp_path).stdout.partition("Databases:")
+    assert re.findall(r"^(\w+):$", "".join(said[1:]), re.MULTILINE) == [*SECTIONS, OTHER]
+    listed = re.findall(r"^  ([a-z-]+) +\S.*(?<!\.)\.$", said[2], re.MULTILINE)  # one that is cut ends with three dots
+    assert sorted(listed) == COMMANDS
+    assert {name for names in SECTIONS.values() for name in names} <= set(COMMANDS)
+
+
 @pytest.mark.parametrize("name", WITH_DATABASES)
 def test_an_error_is_a_paragraph_and_an_exit_code(name: str, project: Path) -> None:
     command = stillroom.commands[name]
@@ -66,7 +75,7 @@ def test_an_error_is_a_paragraph_and_an_exit_code(name: str, project: Path) -> N
     assert "Traceback" not in done.output
     assert "tiger" not in done.output
     if done.exit_code and "Usage:" not in done.stderr and done.stderr:
-        (error,) = [each for each in done.stderr.splitlines() if not each.startswith("  ")]
+        (error,) = [each for each in done.stderr.splitlines() if not each.startswith(("  ", "asking "))]
         assert re.match(r"Error: .*\S", error)
 
 

@@ -19,8 +19,10 @@ from stillroom.migrations import (
     NoMigrations,
     Options,
     RevisionFailed,
+    UnknownRevision,
     downgrade,
     init,
+    stamp,
     status,
     upgrade,
     wait,
@@ -304,6 +306,33 @@ def test_databases_without_migrations_say_how_to_have_them() -> None:
         for name in (None, "main"):
             with pytest.raises(NoMigrations, match=r"databases\.main\.migrations = "):
                 upgrade(dbs, name)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("baselnie", "'log' has no revision 'baselnie' in .*; did you mean 'baseline'"),
+        ("baseline", "'main' has no revision 'baseline' in .*, unlike 'log': name the database"),
+        ("zzzz", "'(log|main)' has no revision 'zzzz' in .*; the newest are '(tables_two', '|first)"),
+        ("tables", "2 revisions of the database 'log' begin with 'tables': tables_two, tables_one"),
+        ("nobranch@head", "'(log|main)' has no revision 'nobranch@head'"),
+        ("zzzz-1", "'(log|main)' has no revision 'zzzz'"),
+    ],
+)
+def test_a_revision_that_is_not_there_is_refused_before_any_database_is_touched(
+    target: str, told: str, tmp_path: Path
+) -> None:
+    urls = {name: f"sqlite:///{tmp_path / name}.db" for name in ("log", "main")}
+    shop.tables(tmp_path / "migrations/log", "baseline", "tables_one", "tables_two")
+    shop.tables(tmp_path / "migrations/main", "first")
+    with Databases(shop.settings(tmp_path, urls) | {"default": "main"}) as dbs:
+        for attempt in (upgrade, downgrade, stamp):
+            with pytest.raises(UnknownRevision, match=told):
+                attempt(dbs, revision=target)
+        assert list(tmp_path.glob("*.db")) == []
+        assert upgrade(dbs, "log", "baseli")[0].revisions == ("baseline",)  # a beginning that is one's alone
+        assert upgrade(dbs, "log", "+1")[0].revisions == ("tables_one",)
+        assert downgrade(dbs, "baseline", "log")[0].revisions == ("tables_one",)
 
 
 def test_wait_ends_when_the_database_answers_or_says_why_not() -> None:

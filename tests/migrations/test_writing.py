@@ -46,6 +46,20 @@ def test_types_of_other_packages_are_imported(sqlite_database: str, tmp_path: Pa
         assert upgrade(dbs)[0].state == "done"
 
 
+def test_our_own_types_are_written_by_their_public_names(sqlite_database: str, tmp_path: Path) -> None:
+    with shop.databases(tmp_path, sqlite_database, metadata="tests.migrations.kinds:ours") as dbs:
+        init(dbs)
+        (written,) = revision(dbs, "kinds", autogenerate=True)
+        text = Path(written.path).read_text(encoding="utf-8")
+        assert "from alembic import op\nimport stillroom.models\n\nrevision = " in text
+        assert "stillroom.models.DecimalNumber(" in text
+        assert "sa.Integer().with_variant(stillroom.models.UTCDateTime(timezone=True), 'sqlite')" in text
+        assert "stillroom.models.UTCDateTime(timezone=True).with_variant(sa.Integer(), 'mysql')" in text
+        assert "stillroom.models.columns" not in text
+        assert upgrade(dbs)[0].state == "done"
+        assert check(dbs) == []
+
+
 def test_an_empty_revision_stands_on_the_newest(tmp_path: Path) -> None:
     shop.tables(tmp_path / "migrations/main", "a")
     with shop.databases(tmp_path, "sqlite://") as dbs:

@@ -13,6 +13,7 @@ import click
 import stillroom as package
 from stillroom import Databases, Settings, SettingsError
 from stillroom.cli.problems import explained
+from stillroom.cli.sections import Sections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ def command(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], c
     return decorate
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config", metavar="FILE", type=click.Path(path_type=Path), help="The settings' file; by default stillroom.toml."
 )

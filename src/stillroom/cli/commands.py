@@ -8,27 +8,45 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stillroom import ServerStatus
 from stillroom.cli import drawing, linting, loading, making, migrating, prompt, show
 from stillroom.cli.base import Common, as_json, command, stillroom
 from stillroom.cli.problems import OFF
+from stillroom.secrets import mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from stillroom import Database
 
 __all__ = ["Common", "drawing", "linting", "loading", "making", "migrating", "prompt", "stillroom"]
 
 
 @command(as_json)
 def ping(common: Common, *, as_json: bool) -> None:
-    """Ask each server for a sign of life. Exit with 1 if one is down."""
+    """
+    Ask each server for a sign of life. Exit with 1 if one is down.
+
+    A file of SQLite that is missing is not made.
+    """
     with common.databases() as databases:
-        servers = databases.ping()
+        servers = [server for name in databases for server in _ping(databases[name])]
     if as_json:
         show.print_json(servers)
     else:
         show.show_servers(servers)
     if not all(server.ok for server in servers):
         sys.exit(OFF)
+
+
+def _ping(database: Database) -> list[ServerStatus]:
+    """
+    Ask the servers of a database; SQLite would make a missing file to answer, and a misspelt path would pass.
+    """
+    if database.backend.name != "sqlite" or database.exists():
+        return database.ping()
+    error = f"there is no such file; `stillroom create {database.name}` makes it"
+    return [ServerStatus(database.name, "writer", mask_url(database.settings.url), ok=False, seconds=0.0, error=error)]
 
 
 @command(as_json)

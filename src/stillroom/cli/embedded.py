@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stillroom.cli.sections import Sections
+
 if TYPE_CHECKING:
     from stillroom import Databases
 
 
-class Commands(click.Group):
+class Commands(Sections):
     """
     The commands for the databases of an application.
 

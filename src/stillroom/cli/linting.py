@@ -50,7 +50,7 @@ def lint(
     traced: bool,
 ) -> None:
     """
-    Find what may do harm in revisions: locks, rewrites, scans, losses; exit with 1 if there are errors.
+    Find locks, rewrites, scans and losses in revisions. Exit with 1 if there are errors.
 
     upgrade() of each runs without a database, which is only asked what it has; if it does not answer, all revisions are
     looked at. Waive a rule by the comment `# stillroom: allow RULE -- reason` at the operation.

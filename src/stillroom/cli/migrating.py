@@ -14,6 +14,7 @@ from stillroom.cli.base import Common, as_json, command
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from stillroom import Databases
     from stillroom.migrations import Outcome, Planned, Written
 
 __all__: list[str] = []
@@ -31,12 +32,17 @@ patience = (
 
 @command(one_or_all, as_json)
 def init(common: Common, *, database: str | None, as_json: bool) -> None:
-    """Make the directories for the revisions of one database, or of all."""
+    """Make the directories for the revisions."""
     from stillroom import migrations as run
 
     with common.databases() as databases:
         made = [str(directory) for directory in run.init(databases, database)]
+        needed = {
+            str(run.schema_file(databases, each).with_name("versions")) for each in _migrated(databases, database)
+        }
     _tell(made, "made", as_json=as_json)
+    if not as_json:
+        _tell(sorted(needed.difference(made)), "there is already", as_json=False)
 
 
 @command(
@@ -47,7 +53,11 @@ def init(common: Common, *, database: str | None, as_json: bool) -> None:
     as_json,
 )
 def revision(common: Common, *, as_json: bool, **values: Any) -> None:
-    """Write a revision, to be read before it is run; with --autogenerate only where something changed."""
+    """
+    Write a revision, to be read before it is run.
+
+    With --autogenerate only where something changed.
+    """
     from stillroom import migrations as run
 
     with common.databases() as databases:
@@ -56,11 +66,16 @@ def revision(common: Common, *, as_json: bool, **values: Any) -> None:
 
 @command(click.argument("database"), click.option("-m", "--message", default="merge", show_default=True), as_json)
 def merge(common: Common, *, as_json: bool, **values: Any) -> None:
-    """Join the heads of a database's revisions."""
+    """
+    Join the heads of a database's revisions.
+
+    Where there is one, nothing is written, and the exit code is 0.
+    """
     from stillroom import migrations as run
 
+    nothing = f"The revisions of {values['database']} have one head; there is nothing to join."
     with common.databases() as databases:
-        _show_written(run.merge(databases, **values), as_json=as_json)
+        _show_written(run.merge(databases, **values), as_json=as_json, nothing=nothing)
 
 
 @command(
@@ -87,7 +102,11 @@ def merge(common: Common, *, as_json: bool, **values: Any) -> None:
     as_json,
 )
 def upgrade(common: Common, *, as_json: bool, **values: Any) -> None:
-    """Run the pending revisions of one database or of all; the first failure stops, and the same again resumes."""
+    """
+    Run the pending revisions of one database, or of all.
+
+    The first failure stops, and the same again resumes.
+    """
     from stillroom import migrations as run
 
     what = {name: values.pop(name) for name in ("database", "revision", "parallel", "canary")}
@@ -99,23 +118,38 @@ def upgrade(common: Common, *, as_json: bool, **values: Any) -> None:
 @command(
     one_or_all,
     click.option("--revision", required=True, help="Back to which one: an id, base, or -1 for one step."),
+    click.option("--yes", is_flag=True, help="Do not ask."),
     *patience,
     as_json,
 )
-def downgrade(common: Common, *, database: str | None, revision: str, as_json: bool, **given: float) -> None:
-    """Undo the revisions above another, of one database or of all."""
+def downgrade(common: Common, *, database: str | None, revision: str, yes: bool, as_json: bool, **given: float) -> None:
+    """
+    Undo revisions of one database, or of all.
+
+    It says first which ones, and asks; where there is no terminal to answer at, --yes is needed.
+    """
     from stillroom import migrations as run
 
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("this undoes revisions, and there is no terminal to ask at; say --yes if it is wanted")
     with common.databases() as databases:
+        if not yes:
+            _ask(run.plan_downgrade(databases, revision, database))
         _migrate(lambda options: run.downgrade(databases, revision, database, options=options), given, as_json=as_json)
 
 
 @command(one_or_all, click.option("--sql", is_flag=True, help="Show the SQL as well."), as_json)
 def plan(common: Common, *, database: str | None, sql: bool, as_json: bool) -> None:
-    """List what an upgrade would run, with the locks that it may take, and what to think of before."""
+    """
+    List what an upgrade would run, with its locks and risks.
+
+    Each database is asked which revision it has; without a connection there is `upgrade-sql`.
+    """
     from stillroom import migrations as run
 
     with common.databases() as databases:
+        if not as_json and (names := ", ".join(_migrated(databases, database))):
+            click.echo(f"asking which revision there is in: {names}", err=True)
         planned = run.plan(databases, database)
     if as_json:
         show.print_json(planned)
@@ -139,12 +173,23 @@ def plan(common: Common, *, database: str | None, sql: bool, as_json: bool) -> N
 def upgrade_sql(
     common: Common, *, directory: Path, database: str | None, revision: str, start: str, as_json: bool
 ) -> None:
-    """Write the SQL of an upgrade into a file for each database; nothing is connected to."""
+    """
+    Write the SQL of an upgrade, a file for each database.
+
+    Nothing is connected to. A database whose revisions ask it before they know what to do gets no file; the others do,
+    and the exit code is 1.
+    """
     from stillroom import migrations as run
 
+    failed: run.SqlNotWritten | None = None
     with common.databases() as databases:
-        texts = run.sql(databases, database, revision, start=start)
+        try:
+            texts = run.sql(databases, database, revision, start=start)
+        except run.SqlNotWritten as error:
+            failed, texts = error, error.texts
     _write({directory / f"{name}.sql": text for name, text in texts.items()}, as_json=as_json)
+    if failed is not None:
+        raise failed
 
 
 @command(
@@ -154,9 +199,9 @@ def upgrade_sql(
 )
 def schema_dump(common: Common, *, database: str | None, output: Path | None, as_json: bool) -> None:
     """
-    Write the schema of a database, or of all, as SQL: by default into schema.sql beside the revisions.
+    Write the schema of a database, or of all, as SQL.
 
-    What the revisions make is written, without a connection.
+    What the revisions make is written, without a connection; by default into schema.sql beside them.
     """
     from stillroom import migrations as run
 
@@ -174,7 +219,11 @@ def schema_dump(common: Common, *, database: str | None, output: Path | None, as
     as_json,
 )
 def schema_load(common: Common, *, database: str, source: Path | None, as_json: bool) -> None:
-    """Make an empty database from what schema-dump wrote, faster than by its revisions, and stamp it."""
+    """
+    Fill an empty database with what schema-dump wrote.
+
+    That is faster than its revisions, which it has afterwards.
+    """
     from stillroom import migrations as run
 
     with common.databases() as databases:
@@ -195,7 +244,11 @@ def schema_load(common: Common, *, database: str, source: Path | None, as_json: 
     as_json,
 )
 def squash(common: Common, *, as_json: bool, **values: Any) -> None:
-    """Make one revision of many; databases that are in the midst of them go on with the old files."""
+    """
+    Make one revision of many.
+
+    Databases that are in the midst of them go on with the old files.
+    """
     from stillroom import migrations as run
 
     with common.databases() as databases:
@@ -205,7 +258,11 @@ def squash(common: Common, *, as_json: bool, **values: Any) -> None:
 
 @command(one_or_all, as_json)
 def migrations(common: Common, *, database: str | None, as_json: bool) -> None:
-    """Show where databases stand: current and newest revision, what is pending, what is off."""
+    """
+    Show where databases stand.
+
+    Their current and their newest revision, what is pending, what is off.
+    """
     _stand(common, database, as_json=as_json)
 
 
@@ -222,7 +279,11 @@ def check(common: Common, *, database: str | None, as_json: bool) -> None:
 
 @command(one_or_all, as_json)
 def history(common: Common, *, database: str | None, as_json: bool) -> None:
-    """List the revisions, the newest first; nothing is connected to."""
+    """
+    List the revisions, the newest first.
+
+    Nothing is connected to.
+    """
     from stillroom import migrations as run
 
     with common.databases() as databases:
@@ -241,7 +302,11 @@ def history(common: Common, *, database: str | None, as_json: bool) -> None:
     as_json,
 )
 def stamp(common: Common, *, revision: str, database: str | None, purge: bool, as_json: bool) -> None:
-    """Write down that databases have a revision, without running anything."""
+    """
+    Write down that databases have a revision.
+
+    Nothing of it is run.
+    """
     from stillroom import migrations as run
 
     with common.databases() as databases:
@@ -252,13 +317,24 @@ def stamp(common: Common, *, revision: str, database: str | None, purge: bool, a
 
 @command(one_or_all, click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True), as_json)
 def wait(common: Common, *, database: str | None, timeout: float, as_json: bool) -> None:
-    """Wait until databases answer; exit with 1 if one does not in time."""
+    """Wait until databases answer. Exit with 1 if one does not in time."""
     from stillroom import migrations as run
 
     with common.databases() as databases:
         run.wait(databases, database, timeout=timeout)
         if as_json:
             show.print_json([database] if database is not None else list(databases))
+
+
+def _migrated(databases: Databases, database: str | None) -> list[str]:
+    names = databases if database is None else [databases[database].name]
+    return [name for name in names if databases[name].settings.migrations is not None]
+
+
+def _ask(undone: Mapping[str, Sequence[str]]) -> None:
+    lines = "\n".join(f"  {name}: {', '.join(revisions)}" for name, revisions in undone.items() if revisions)
+    if lines:
+        click.confirm(f"This is going to undo:\n{lines}\nIs that what you want?", abort=True, err=True)
 
 
 def _migrate(work: Callable[[Any], list[Outcome]], given: dict[str, float], *, as_json: bool) -> None:
@@ -297,8 +373,12 @@ def _stand(common: Common, database: str | None, *, as_json: bool) -> int:
                 (each.database, " ".join(each.current), " ".join(each.heads), str(len(each.pending)), when, each.by)
             )
         show.show_rows(("database", "has", "newest", "pending", "last ran (UTC)", "by"), rows)
-        for finding in (finding for each in found for finding in each.findings):
-            click.echo(f"{finding.database}: {finding.text}")
+        for each in found:
+            for finding in each.findings:
+                click.echo(f"{each.database}: {finding.text}")
+            if each.drift:
+                command = f'stillroom revision {each.database} -m "..." --autogenerate'
+                click.echo(f"{each.database}: write a revision that does it: {command}")
     return max((EXIT_CODES[finding.kind] for each in found for finding in each.findings), default=0)
 
 
@@ -331,7 +411,9 @@ def _risks(planned: Planned) -> str:
     return "\n".join(dict.fromkeys(found))
 
 
-def _show_written(written: Sequence[Written], *, as_json: bool) -> None:
+def _show_written(
+    written: Sequence[Written], *, as_json: bool, nothing: str = "Nothing changed; no revision was written."
+) -> None:
     if as_json:
         show.print_json(written)
         return
@@ -340,4 +422,4 @@ def _show_written(written: Sequence[Written], *, as_json: bool) -> None:
         for change in each.changes:
             click.echo(f"  {change}")
     if not written:
-        click.echo("Nothing changed; no revision was written.")
+        click.echo(nothing)

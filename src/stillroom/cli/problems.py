@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from sqlalchemy.exc import DBAPIError
 
-from stillroom import BadRow, MissingDriver, NotDisposable, SettingsError, StillroomError, UnknownDatabase
+from stillroom import BadRow, MissingDriver, NotDisposable, SettingsError, StillroomError
 from stillroom.classification import Kind, classify
 from stillroom.data import DataFileError
 from stillroom.demo import DemoError
@@ -25,7 +25,7 @@ OFF = 1
 WRONG = 2
 """The usage, the settings or the data are wrong; nothing was done."""
 
-_WRONG = (BadRow, DataFileError, DemoError, MissingDriver, NotDisposable, SettingsError, UnknownDatabase)
+_WRONG = (BadRow, DataFileError, DemoError, MissingDriver, NotDisposable, SettingsError)
 _WHERE = "`stillroom --debug …` shows where"
 _REMEDIES: dict[Kind | None, str] = {
     Kind.DISCONNECTED: "`stillroom ping` tells which servers answer, and `stillroom create` makes a missing database",
@@ -51,7 +51,12 @@ def explained(*, debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         sys.stderr.write(f"Error: {paragraph(error)}\n")
-        sys.exit(WRONG if isinstance(error, _WRONG) else OFF)
+        sys.exit(WRONG if _is_wrong(error) else OFF)
+
+
+def _is_wrong(error: Exception) -> bool:
+    # A name that nothing has: of a database, a revision, a directory of revisions.
+    return isinstance(error, _WRONG) or (isinstance(error, StillroomError) and isinstance(error, LookupError))
 
 
 def paragraph(error: Exception) -> str:

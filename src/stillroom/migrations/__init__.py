@@ -23,9 +23,11 @@ from .errors import (
     NoMigrations,
     RevisionFailed,
     RevisionRefused,
+    SqlNotWritten,
     UnfinishedRevision,
+    UnknownRevision,
 )
-from .inspecting import EXIT_CODES, Finding, Known, Planned, Standing, check, history, plan, sql, status
+from .inspecting import EXIT_CODES, Finding, Known, Planned, Standing, check, history, plan, plan_downgrade, sql, status
 from .linting import RULES, Hazard, Rule, TakenLock, TracedStatement, lint, trace
 from .options import Options
 from .risks import Step
@@ -50,11 +52,13 @@ __all__ = [
     "RevisionFailed",
     "RevisionRefused",
     "Rule",
+    "SqlNotWritten",
     "Standing",
     "Step",
     "TakenLock",
     "TracedStatement",
     "UnfinishedRevision",
+    "UnknownRevision",
     "Written",
     "check",
     "downgrade",
@@ -65,6 +69,7 @@ __all__ = [
     "load_schema",
     "merge",
     "plan",
+    "plan_downgrade",
     "revision",
     "run_env",
     "schema_file",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from argparse import Namespace
 from contextlib import contextmanager
+from difflib import get_close_matches
 from graphlib import TopologicalSorter
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +19,7 @@ from alembic.script.revision import ResolutionError, RevisionError
 from alembic.util import CommandError
 
 from .applied import Log, checksum
-from .errors import MigrationError, NoMigrations
+from .errors import MigrationError, NoMigrations, UnknownRevision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
 
     from .environment import Task
 
-__all__ = ["SQUASHED", "TASK", "Chain", "chains", "explained", "replaced_by", "several_heads"]
+__all__ = ["SQUASHED", "TASK", "Chain", "chains", "explained", "replaced_by", "require", "several_heads"]
 
 SQUASHED = "squashed"
 """Below `versions`: a directory for each squashed revision, with the files that it replaces."""
+
+_STEPS = re.compile(r"[+-]\d+$")
+"""The end of a target that counts from another one, such as "-1"."""
 
 TASK = "stillroom"
 """Where Alembic's configuration carries the task to its environment."""
@@ -119,11 +124,7 @@ class Chain:
         """
         Read the revisions, and which of them stand beside the one that they became, the oldest first.
         """
-        if not self.versions.is_dir():
-            raise NoMigrations(
-                f"the database {self.name!r} has no directory {str(self.versions)!r}; make it with `stillroom init`, "
-                "or run this where the setting's relative path begins"
-            )
+        self._require_directory()
         # Reading 50 files takes longer than to ask a database that is up to date, and tenants share them.
         files = [(each.name, each.stat()) for each in self.versions.glob("*.py")]
         state = frozenset((name, found.st_mtime_ns, found.st_size) for name, found in files)
@@ -134,6 +135,13 @@ class Chain:
             with explained(self.name):
                 known = _read[path] = (state, directory, _left_over(directory))
         return known[1:]
+
+    def _require_directory(self) -> None:
+        if not self.versions.is_dir():
+            raise NoMigrations(
+                f"the database {self.name!r} has no directory {str(self.versions)!r}; make it with `stillroom init`, "
+                "or run this where the setting's relative path begins"
+            )
 
     def command(
         self, command: Callable[..., Any], task: Task, *arguments: Any, output: TextIO | None = None, **keywords: Any
@@ -197,6 +205,30 @@ class Chain:
         Say whether all of these revisions are here.
         """
         return {script.revision for script in self.script().walk_revisions()}.issuperset(revisions)
+
+    def knows(self, target: str, *, replaced: bool = False) -> bool:
+        """
+        Say whether a target is here, as far as that can be said without the database.
+
+        Args:
+            target: A revision in Alembic's words: an id or its beginning, "head", "base", "-1", "branch@head".
+            replaced: It may be among the files that squashed revisions replace.
+
+        Raises:
+            NoMigrations: There is no directory.
+        """
+        self._require_directory()
+        revision = _STEPS.sub("", target)
+        if revision in ("", "head", "heads"):
+            return True  # of several heads those who run them complain
+        for each in [self, *(self.archives() if replaced else ())]:
+            script = each.script()
+            try:
+                script.get_revisions(f"{revision}heads" if revision.endswith("@") else revision)
+            except CommandError:
+                continue
+            return True
+        return False
 
     def replaced(self) -> dict[str, set[str]]:
         """
@@ -293,6 +325,45 @@ def chains(databases: Databases, database: str | None = None, *, newest_first: b
             f'databases.{databases.default.name}.migrations = "migrations/{databases.default.name}"'
         )
     return found[::-1] if newest_first else found
+
+
+def require(found: Sequence[Chain], target: str, *, replaced: bool = False) -> None:
+    """
+    Refuse a target that one of several chains does not have, before a database is touched.
+
+    Args:
+        found: The chains.
+        target: As for `Chain.knows`.
+        replaced: As for `Chain.knows`.
+
+    Raises:
+        UnknownRevision: It is not there, or several revisions begin so.
+        NoMigrations: A chain has no directory.
+    """
+    firsts = {chain.versions: chain for chain in reversed(found)}  # tenants share one
+    known = {chain.name: chain.knows(target, replaced=replaced) for chain in reversed(firsts.values())}
+    if lacking := [chain for chain in found if known.get(chain.name) is False]:
+        revision, having = _STEPS.sub("", target), [name for name, has in known.items() if has]
+        # Where nobody has it, it was meant for the database that has one like it.
+        likely = max(lacking, key=lambda chain: bool(get_close_matches(revision, _ids(chain))))
+        raise UnknownRevision(_unknown(likely, revision, having))
+
+
+def _ids(chain: Chain) -> list[str]:
+    return [script.revision for script in chain.script().walk_revisions()]
+
+
+def _unknown(chain: Chain, revision: str, having: Sequence[str]) -> str:
+    ids = _ids(chain)
+    begun = [each for each in ids if each.startswith(revision)]
+    if len(begun) > 1:
+        return f"{len(begun)} revisions of the database {chain.name!r} begin with {revision!r}: {', '.join(begun)}"
+    text = f"the database {chain.name!r} has no revision {revision!r} in {str(chain.versions)!r}"
+    if having:
+        return f"{text}, unlike {', '.join(map(repr, having))}: name the database that is meant"
+    if near := get_close_matches(revision, ids):
+        return f"{text}; did you mean {' or '.join(map(repr, near))}?"
+    return f"{text}; the newest are {', '.join(map(repr, ids[:3]))}" if ids else f"{text}, which is empty"
 
 
 @contextmanager

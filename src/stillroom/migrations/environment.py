@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from alembic import context
 from sqlalchemy.types import TypeEngine
 
+from stillroom import models
+
 from .chain import TASK, Chain
 from .comparing import OWNED, PLUGINS, native_enum
 from .connecting import exclusive, with_engine
@@ -134,10 +136,14 @@ def _render(kind: str, thing: Any, autogenerate: AutogenContext) -> str | bool:
     """
     Let the revision import the module of a type that is not SQLAlchemy's; Alembic writes its name alone.
 
+    Of our own types the public name is written: a revision lives for ever, and the modules below it may be moved.
+
     PostgreSQL's enums are made by a statement of their own: made with a table, one that two tables have would be made
     twice, one of a new column not at all, and one of a dropped table would stay.
     """
     module = type(thing).__module__
+    public = kind == "type" and getattr(models, type(thing).__name__, None) is type(thing)
+    autogenerate.opts["user_module_prefix"] = f"{models.__name__}." if public else None  # asked for after this
     if kind == "type" and getattr(autogenerate.dialect, "name", "") == "postgresql":
         enum = native_enum(thing) if module.startswith("sqlalchemy.") and not hasattr(thing, "item_type") else None
         if enum is not None:
@@ -145,7 +151,7 @@ def _render(kind: str, thing: Any, autogenerate: AutogenContext) -> str | bool:
             schema = f", schema={enum.schema!r}" if enum.schema else ""
             return f"postgresql.ENUM({', '.join(map(repr, enum.enums))}, name={enum.name!r}{schema}, create_type=False)"
     if isinstance(thing, TypeEngine) and module.partition(".")[0] != "sqlalchemy":
-        autogenerate.imports.add(f"import {module}")
+        autogenerate.imports.add(f"import {models.__name__ if public else module}")
     return False
 
 

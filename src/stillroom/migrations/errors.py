@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stillroom import StillroomError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .running import Outcome
 
@@ -18,7 +18,9 @@ __all__ = [
     "NoMigrations",
     "RevisionFailed",
     "RevisionRefused",
+    "SqlNotWritten",
     "UnfinishedRevision",
+    "UnknownRevision",
 ]
 
 
@@ -31,6 +33,12 @@ class MigrationError(StillroomError, RuntimeError):
 class NoMigrations(MigrationError, LookupError):
     """
     The settings name no directory of migrations.
+    """
+
+
+class UnknownRevision(MigrationError, LookupError):
+    """
+    A revision that was asked for is not in the directory of a database; no database was touched.
     """
 
 
@@ -67,6 +75,19 @@ class UnfinishedRevision(MigrationError):
     """
     A process was killed in the midst of a revision, and what it left does not fit what is to run now.
     """
+
+
+class SqlNotWritten(MigrationError):
+    """
+    The SQL of an upgrade could not be written for some databases: a revision asks the database before it knows.
+
+    Attributes:
+        texts: The SQL of the others, by database.
+    """
+
+    def __init__(self, message: str, *, texts: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.texts = dict(texts)
 
 
 class MigrationsFailed(MigrationError):

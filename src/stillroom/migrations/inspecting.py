@@ -12,10 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from .applied import edited
-from .chain import Chain, chains, several_heads
+from .chain import Chain, chains, require, several_heads
 from .connecting import ask
 from .environment import comparing
-from .errors import MigrationError
+from .errors import MigrationError, SqlNotWritten
 from .risks import Step, assess
 from .schema import offline
 from .writing import changes
@@ -28,7 +28,19 @@ if TYPE_CHECKING:
 
     from stillroom import Databases
 
-__all__ = ["EXIT_CODES", "Finding", "Known", "Planned", "Standing", "check", "history", "plan", "sql", "status"]
+__all__ = [
+    "EXIT_CODES",
+    "Finding",
+    "Known",
+    "Planned",
+    "Standing",
+    "check",
+    "history",
+    "plan",
+    "plan_downgrade",
+    "sql",
+    "status",
+]
 
 Kind = Literal["pending", "drift", "heads", "edited", "unknown", "unfinished"]
 
@@ -179,6 +191,26 @@ def plan(databases: Databases, database: str | None = None) -> list[Planned]:
     return found
 
 
+def plan_downgrade(databases: Databases, revision: str, database: str | None = None) -> dict[str, tuple[str, ...]]:
+    """
+    List the revisions that a downgrade would undo, by database, in the order in which it goes.
+
+    Args:
+        databases: The application's.
+        revision: The revision to go back to: an id, "base", or "-1" for one step.
+        database: One of them; None for all that have migrations.
+
+    Raises:
+        UnknownRevision: A database's directory does not have the revision; no database was asked.
+    """
+    found = chains(databases, database, newest_first=True)
+    require(found, revision, replaced=True)
+    return {
+        chain.name: tuple(each.revision for each in chain.undone(ask(chain.database, chain.current), revision))
+        for chain in found
+    }
+
+
 def sql(
     databases: Databases, database: str | None = None, revision: str = "head", *, start: str = "base"
 ) -> dict[str, str]:
@@ -192,9 +224,22 @@ def sql(
         start: What the database has.
 
     Raises:
-        MigrationError: A revision asks the database before it knows what to do.
+        SqlNotWritten: A revision asks the database before it knows what to do; has the SQL of the other databases.
+        UnknownRevision: A database's directory does not have one of the revisions.
     """
-    return {chain.name: _sql(chain, start, revision) for chain in chains(databases, database)}
+    found = chains(databases, database)
+    for target in (revision, start):
+        require(found, target)
+    texts: dict[str, str] = {}
+    errors: list[MigrationError] = []
+    for chain in found:
+        try:
+            texts[chain.name] = "\n\n".join(offline(chain, start, revision)) + "\n"
+        except MigrationError as error:
+            errors.append(error)
+    if errors:
+        raise SqlNotWritten(". ".join(map(str, errors)), texts=texts) from errors[0]
+    return texts
 
 
 def _standing(chain: Chain) -> Standing:
@@ -291,7 +336,3 @@ def _is_reversible(script: Script) -> bool:
 
 def _calls(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and not isinstance(statement.value, ast.Constant)
-
-
-def _sql(chain: Chain, start: str, end: str) -> str:
-    return "\n\n".join(offline(chain, start, end)) + "\n"

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from stillroom import Databases, StillroomError, is_retryable
 from stillroom.secrets import mask_text
 
-from .chain import Chain, chains
+from .chain import Chain, chains, require
 from .connecting import exclusive, in_memory, reading, with_engine
 from .environment import Task
 from .errors import MigrationError, MigrationsFailed, RevisionFailed, UnfinishedRevision
@@ -84,12 +84,14 @@ def upgrade(
     Raises:
         MigrationsFailed: A database could not be migrated; chained from the cause.
         MigrationError: There is no such canary, or `parallel` is less than 1.
-        NoMigrations: There are none.
+        UnknownRevision: A database's directory does not have the revision; no database was touched.
+        NoMigrations: There are none, or a directory is not there.
     """
     if parallel is not None and parallel < 1:
         raise MigrationError(f"parallel={parallel!r}: at least one database at a time is to be upgraded")
     settled = options or Options()
     first, rest = _split(databases, chains(databases, database), canary)
+    require([*first, *rest], revision)
 
     def work(chain: Chain, ran: list[str]) -> None:
         def migrate(engine: Engine) -> None:
@@ -122,9 +124,12 @@ def downgrade(
 
     Raises:
         MigrationsFailed: A database could not be migrated; chained from the cause.
-        NoMigrations: There are none.
+        UnknownRevision: A database's directory does not have the revision; no database was touched.
+        NoMigrations: There are none, or a directory is not there.
     """
     settled = options or Options()
+    found = chains(databases, database, newest_first=True)
+    require(found, revision, replaced=True)
 
     def work(chain: Chain, ran: list[str]) -> None:
         def migrate(engine: Engine) -> None:
@@ -133,7 +138,7 @@ def downgrade(
 
         with_engine(chain.database, settled.lock_timeout, migrate)
 
-    return _each(chains(databases, database, newest_first=True), work)
+    return _each(found, work)
 
 
 def stamp(databases: Databases, revision: str, database: str | None = None, *, purge: bool = False) -> None:
@@ -147,10 +152,13 @@ def stamp(databases: Databases, revision: str, database: str | None = None, *, p
         purge: Forget first what was written down; needed where that is a revision that no longer exists.
 
     Raises:
-        MigrationError: There is no such revision.
+        UnknownRevision: A database's directory does not have the revision; no database was touched.
+        NoMigrations: There are none, or a directory is not there.
     """
     options = Options()
-    for chain in chains(databases, database):
+    found = chains(databases, database)
+    require(found, revision)
+    for chain in found:
 
         def work(engine: Engine, chain: Chain = chain) -> None:
             with exclusive(engine, chain, options) as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from contextlib import suppress
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -128,14 +129,33 @@ def offline(chain: Chain, start: str, end: str) -> list[str]:
     output = Statements()
     try:
         chain.command(command.upgrade, Task(chain), f"{start}:{end}", sql=True, output=output)
-    except MigrationError:
-        raise
     except Exception as error:
-        raise MigrationError(
-            f"the SQL of {chain.name!r} from {start!r} to {end!r} cannot be written without the database: "
-            f"{type(error).__name__}: {error}. A revision asks for something that only op.get_bind() can tell"
-        ) from error
+        cause = error.__cause__ if isinstance(error, MigrationError) and error.__cause__ else error
+        revision = _failing(chain, cause)
+        if revision is None and isinstance(error, MigrationError):
+            raise
+        what = f"revision {revision!r} of the database {chain.name!r}" if revision else repr(chain.name)
+        if chain.database.backend.name == "sqlite" and "copy_from" in str(cause):
+            why = (
+                "SQLite makes a table anew to alter it, and only the database knows that table. Give the whole table "
+                f"to op.batch_alter_table() as copy_from, or run `stillroom upgrade {chain.name}` instead"
+            )
+        else:
+            why = (
+                f"{type(cause).__name__}: {str(cause).rstrip('.')}. It asks for something that only op.get_bind() can "
+                f"tell, so it runs over a connection alone, by `stillroom upgrade {chain.name}`"
+            )
+        raise MigrationError(f"the SQL of {what} cannot be written without the database: {why}") from error
     return output.found
+
+
+def _failing(chain: Chain, error: BaseException) -> str | None:
+    """
+    Say in which revision an error was raised.
+    """
+    revisions = {script.path: script.revision for script in chain.script().walk_revisions()}
+    files = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
+    return next((revisions[file] for file in files if file in revisions), None)
 
 
 def _dump(chain: Chain) -> str:
