@@ -81,7 +81,7 @@ def close_all(unit: UnitCore, *, failed: bool = True) -> None:
 def _set_rolled_back(unit: UnitCore) -> None:
     # A session that the user committed by hand on the way is durable; that is said, not hidden.
     writers = [session for session in unit.sessions.values() if session.role == "writer"]
-    if any(each.state is not None and each.state.committing and each.state.backend.over_network for each in writers):
+    if any(_waits_for_answer(each) for each in writers):
         unit.status = Status.UNKNOWN
     elif any(each.commits or (each.autocommits and _may_have_written(each)) for each in writers):
         unit.status = Status.PARTLY_COMMITTED
@@ -354,9 +354,16 @@ def _mark(unit: UnitCore, database: Database, session: UnitSession) -> Marker | 
     return database.backend.mark(session.connection())
 
 
-def _answer_lost(error: BaseException, session: UnitSession) -> bool:
+def _waits_for_answer(session: UnitSession) -> bool:
     state = session.state
     if state is None or not state.committing or not state.backend.over_network:
+        return False
+    # Else the connection went back to the pool, and the COMMIT is that of who has it now.
+    return state.session is not None and state.session() is session
+
+
+def _answer_lost(error: BaseException, session: UnitSession) -> bool:
+    if not _waits_for_answer(session):
         return False
     if not isinstance(error, Exception):
         return True  # cancelled or interrupted between the COMMIT and its answer

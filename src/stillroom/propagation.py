@@ -269,10 +269,7 @@ def _run_in_units(
                     with Transaction(databases, propagation, options) as unit:
                         result = called(unit, args, kwargs)
                         if inspect.isawaitable(result):
-                            raise TypeError(
-                                f"{function!r} returned {result!r}, which would run after the end of its unit of work: "
-                                "decorate the coroutine function itself (`async def`)"
-                            )
+                            raise _would_run_later(function, result)
                         return result
                 except Exception as error:
                     pause = _pause(attempts, error, outermost=outermost, asked=retry is not None)
@@ -283,6 +280,18 @@ def _run_in_units(
         wrapper = run
     wrapper.__signature__ = _without_parameter(function, position)  # type: ignore[attr-defined]
     return wrapper
+
+
+def _would_run_later(function: Callable[..., Any], result: Any) -> TypeError:
+    """
+    Make the error for a function that returned what is to be awaited.
+    """
+    if inspect.iscoroutine(result):
+        result.close()  # else Python would warn, besides, that it was never awaited
+    return TypeError(
+        f"{function!r} returned {result!r}, which would run after the end of its unit of work: decorate the coroutine "
+        "function itself (`async def`)"
+    )
 
 
 _ONCE = Retry(attempts=1)
