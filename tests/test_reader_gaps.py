@@ -147,8 +147,7 @@ def test_the_limit_of_a_reader_ends_its_statement_and_goes_with_it(
         usual = one.unit(SHOW_LIMIT)
         for _ in range(2):
             limited = one.unit(SHOW_LIMIT, snapshot=snapshot, timeout=30)
-            if snapshot or driver != ASYNCPG:  # for its plain readers only asyncio's clock counts
-                assert limited != usual
+            assert limited != usual
             assert (one.unit(SHOW_LIMIT), one.unit(SHOW_LIMIT, snapshot=True)) == (usual, usual)
         with pytest.raises(UnitOfWorkTimeout):
             one.unit(asking("select 1 from pg_sleep(30)"), snapshot=snapshot, timeout=0.2)

@@ -15,6 +15,7 @@ from .errors import (
     ForkedConnection,
     HookError,
     PropagationError,
+    TransactionAborted,
     UnitOfWorkEnded,
     UnitOfWorkTimeout,
     UnknownDatabase,
@@ -60,6 +61,7 @@ class UnitCore:
         sessions: The open sessions, by database and role ("snapshot" is a reader's), in the order of opening.
         savepoints: The open savepoints of the whole unit, the innermost last.
         doomed: Why the end will be a rollback, if it will.
+        spoiled: The error that doomed it, where that was not the application's wish.
         deadline: The moment (`time.monotonic`, seconds) at which the body must have ended; None for no limit.
         has_logger: Some of the sessions are loggers.
         ender: In asyncio, the greenlet that ends the unit; only it may use the sessions from then on.
@@ -73,6 +75,7 @@ class UnitCore:
     has_logger = False
     doomed: str | None = None
     deadline: float | None = None
+    spoiled: BaseException | None = None
     ender: Any = None
     commit_timed_out = False
     generation = 0
@@ -154,7 +157,7 @@ class UnitCore:
         if self.generation != process.generation:
             self._leave_to_parent(error)
             return
-        late = self.late() if error is None and self.deadline is not None else None
+        late = self._refusal() if error is None and (self.deadline is not None or self.spoiled is not None) else None
         failure = error
         try:
             if self.status is Status.ACTIVE:
@@ -174,6 +177,24 @@ class UnitCore:
                 self._ended_by = type(failure)
                 if self.status is not Status.ROLLED_BACK:
                     failure.__dict__["stillroom_retry"] = False  # something is durable, or may be
+
+    def _refusal(self) -> Exception | None:
+        """
+        Return why a body that ended well is rolled back all the same, if it is.
+        """
+        if self.spoiled is None:
+            return self.late()
+        refusal = TransactionAborted(
+            f"the unit of work cannot be committed: {self.doomed}, and the error was swallowed; it is rolled back"
+        )
+        refusal.__cause__ = self.spoiled
+        return refusal
+
+    def spoil(self, reason: str, error: BaseException) -> None:
+        """
+        Doom the unit of work for what went wrong in it: its end says so, even if `error` is swallowed.
+        """
+        self.doomed, self.spoiled = reason, error
 
     def let_go(self) -> None:
         """
@@ -454,10 +475,11 @@ class Savepoint:
         innermost = self.unit.savepoints[-1] is self
         self.unit.savepoints.remove(self)
         if not innermost:
-            self.unit.doomed = "savepoints were open at the same time in two tasks or threads"
+            overlap = _savepoint_overlap()
+            self.unit.spoil("savepoints were open at the same time in two tasks or threads", overlap)
             if error is None or isinstance(error, Exception):
-                raise _savepoint_overlap() from error
-            error.add_note(f"stillroom: {self.unit.doomed}")
+                raise overlap from error
+            error.add_note(f"stillroom: {overlap}")
             return
         if error is None:
             try:
@@ -482,7 +504,7 @@ class Savepoint:
             except BaseException as error:  # noqa: BLE001  # raised when every session was rolled back
                 failure = failure or error
         if failure is not None:
-            self.unit.doomed = f"a savepoint could not be rolled back: {failure!r}"
+            self.unit.spoil("a savepoint could not be rolled back", failure)
             raise failure
 
     def _open(self) -> list[SessionTransaction]:

@@ -118,9 +118,10 @@ def _begun(session: UnitSession, transaction: SessionTransaction, connection: Co
     if session.unit.is_async:
         session.connected(connection)
     info = connection.connection.info
-    if session.began is not None or STATE not in info:
-        _require_own(session, connection)
-    state = session.state = info[STATE]
+    state: ConnectionState | None = info.get(STATE)
+    if session.began is not None or state is None or state.database != session.database_name:
+        state = _own(session, connection, state)
+    session.state = state
     state.session = ref(session)
     session.began = connection
     deadline = session.unit.deadline
@@ -130,21 +131,22 @@ def _begun(session: UnitSession, transaction: SessionTransaction, connection: Co
         state.unlocked = False  # the words were ours
 
 
-def _require_own(session: UnitSession, connection: Connection) -> None:
+def _own(session: UnitSession, connection: Connection, state: ConnectionState | None) -> ConnectionState:
     """
-    Refuse a second connection in one transaction: nobody could say what became of both.
+    Refuse a connection to another database, and a second one in one transaction: nobody could say what became of it.
 
     Raises:
         ValueError: The statement came with a bind of its own.
     """
     first = session.began
     second = first is not None and first is not connection and not first.closed and first.in_transaction()
-    if second or STATE not in connection.info:
+    if second or state is None or state.database != session.database_name:
         raise ValueError(
             f"the session on {session.database_name!r} was given another bind, {connection.engine!r}: a session of a "
             "unit of work has one connection, to its own database. Use the session of the other database: "
             "uow.session(name)"
         )
+    return state
 
 
 @event.listens_for(UnitSession, "before_commit")

@@ -96,7 +96,8 @@ def test_the_database_whose_process_died_is_named_and_a_rerun_resumes(
         name = f"db{died.read_text(encoding='utf-8')}"
         states = {each.database: each.state for each in caught.value.outcomes}
         assert states.pop(name) == "failed"
-        assert sorted(states.values()) == ["done", "not started", "not started"]
+        # Whoever works beside it may have begun another one before the death is noticed.
+        assert sorted(states.values()) in (["done", "not started", "not started"], ["done", "done", "not started"])
         assert f"the database {name!r} could not be migrated: the process that migrated it died ({told})" in str(
             caught.value
         ), caught.value

@@ -165,7 +165,8 @@ class PostgreSQL(Backend):
     def limit(self, connection: Connection, seconds: float) -> None:
         statement = f"SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}"
         driver = _psycopg(connection)
-        if driver is not None and driver.autocommit and not (driver.begin or driver.begin_once):
+        raw = connection.connection.dbapi_connection if driver is None else driver
+        if getattr(raw, "autocommit", False) and not (driver is not None and (driver.begin or driver.begin_once)):
             # A reader's statements commit one by one: the session's limit is set, and put back on its return.
             connection.exec_driver_sql(statement.replace("LOCAL ", ""))
             connection.info[LIMITED] = True
