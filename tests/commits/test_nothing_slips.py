@@ -162,7 +162,7 @@ class Overlap:
                 await self.second_is_open.wait()
                 if cancel:
                     first.cancel()
-                self.outcomes = await asyncio.gather(first, second, return_exceptions=True)
+                self.outcomes = list(await asyncio.gather(first, second, return_exceptions=True))
 
     async def _first(self, then: Callable[[], Any]) -> None:
         try:

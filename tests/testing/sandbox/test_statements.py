@@ -4,7 +4,7 @@ What a statement means is told from its text: what reads, what writes, what is i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
@@ -196,7 +196,8 @@ def test_sqlite_a_trigger_is_one_statement(sqlite: Setting) -> None:
 def test_postgresql_a_copy_into_a_table_that_is_called_like_the_output_is_none_to_it(postgresql: Setting) -> None:
     with postgresql.engine.begin() as connection:
         connection.exec_driver_sql("create table stdout_log (line integer)")
-        with connection.connection.cursor() as cursor:
+        raw: Any = connection.connection
+        with raw.cursor() as cursor:
             with cursor.copy("copy stdout_log from stdin") as copy:
                 copy.write_row((7,))
             with cursor.copy("copy stdout_log\nTO STDOUT") as copy:
