@@ -31,6 +31,18 @@ def missing_attribute(core: UnitCore | None, name: str) -> AttributeError:
     return AttributeError(f"a unit of work has no attribute {name!r}; its databases are {known}{remedy}")
 
 
+def dropped(unit: Any) -> None:
+    """
+    Warn that a unit of work, of either kind, was never ended; its `__del__`.
+    """
+    core = unit.__dict__.get("core")
+    if core is None or core.status is not Status.ACTIVE:
+        return
+    core.forget()
+    if core.sessions and not core.is_foreign:
+        warnings.warn(f"{unit!r} was never ended; what it wrote is lost", ResourceWarning, stacklevel=2)
+
+
 class UnitOfWork:
     """
     One request, task, script run or test, over all databases of the application.
@@ -125,13 +137,7 @@ class UnitOfWork:
                 failures.append(failure)
         self.core.report(failures, error)
 
-    def __del__(self) -> None:
-        core = self.__dict__.get("core")
-        if core is None or core.status is not Status.ACTIVE:
-            return
-        core.forget()
-        if core.sessions and not core.is_foreign:
-            warnings.warn(f"{self!r} was never ended; what it wrote is lost", ResourceWarning, stacklevel=2)
+    __del__ = dropped
 
     def __repr__(self) -> str:
         return repr(self.core)

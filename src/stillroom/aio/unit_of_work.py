@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from .. import context
 from ..status import NO_OPTIONS, Status, UnitOptions
-from ..unit_of_work import missing_attribute
+from ..unit_of_work import dropped, missing_attribute
 from .completion import run_to_completion
 from .core import AsyncUnitCore
 
@@ -142,13 +141,7 @@ class AsyncUnitOfWork:
         limit = max(limits) + _SLACK if limits and all(limits) else None
         await run_to_completion(work, limit, core.limit_reached, core.given_up)
 
-    def __del__(self) -> None:
-        core = self.__dict__.get("core")
-        if core is None or core.status is not Status.ACTIVE:
-            return
-        core.forget()
-        if core.sessions and not core.is_foreign:
-            warnings.warn(f"{self!r} was never ended; what it wrote is lost", ResourceWarning, stacklevel=2)
+    __del__ = dropped
 
     def __repr__(self) -> str:
         return repr(self.core)
