@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..engines import engine_keywords, equip
-from .pool import AsyncFairQueuePool
+from .pool import AsyncFairQueuePool, end_aside
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -26,6 +26,7 @@ def make_async_engine(settings: DatabaseSettings, backend: Backend, url: URL, na
     keywords.setdefault("poolclass", AsyncFairQueuePool)
     engine = create_async_engine(url, **keywords)
     equip(engine.sync_engine, settings, backend, name, role, who=running_task)
+    end_aside(engine.sync_engine)
     return engine
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import sys
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -16,7 +19,11 @@ from ..pool import TICKET, FairQueuePool, Ticket, current_task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import PoolProxiedConnection
+
+logger = logging.getLogger("stillroom")
 
 
 class TaskWaiter:
@@ -170,5 +177,43 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
 
     async def _settled(self) -> None:
         loop = asyncio.get_running_loop()
-        while tasks := [task for task in self._under_way if task.get_loop() is loop]:
+        while tasks := [task for task in (*self._under_way, *_ending) if task.get_loop() is loop]:
             await asyncio.wait(tasks)
+
+
+_ending: set[asyncio.Task[None]] = set()
+"""The tasks that end broken connections; kept here as an event loop keeps weak references only."""
+
+
+def end_aside(engine: Engine) -> None:
+    """
+    Have broken connections ended in tasks of their own.
+
+    A driver may wait up to two seconds for the server's goodbye. A task of the application that is cancelled while it
+    waits for that would leave SQLAlchemy in the middle: before 2.1 the connection's place then never came back to the
+    pool.
+    """
+    dialect = engine.dialect
+    do_terminate = dialect.do_terminate
+
+    def terminate(connection: DBAPIConnection) -> None:
+        if not in_greenlet():  # the garbage collector ends it
+            do_terminate(connection)
+            return
+        ending = asyncio.create_task(greenlet_spawn(do_terminate, connection))
+        _ending.add(ending)
+        ending.add_done_callback(_ended)
+        # A statement that was cut short may go on at the server until the driver has told it. Whoever comes here with
+        # a cancellation raises it afterwards, so a further one adds nothing. After any other error nothing is gained
+        # by waiting, and a cancellation would be lost.
+        if isinstance(sys.exception(), asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):
+                await_only(asyncio.wait((ending,)))
+
+    setattr(dialect, "do_terminate", terminate)  # noqa: B010  # mypy refuses a plain assignment
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    _ending.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.warning("a broken connection could not be closed", exc_info=error)
