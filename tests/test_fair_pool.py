@@ -4,6 +4,7 @@ Threads get their connections in the order in which they asked, and no place in 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 import threading
@@ -53,7 +54,7 @@ def places(engine: Engine) -> int:
     """
     gate = gate_of(engine)
     taken = []
-    while gate._free:
+    while gate.free:
         taken.append(gate.enter(0))
     try:
         assert gate.waiting == 0
@@ -83,7 +84,7 @@ def test_waiting_threads_are_served_in_the_order_in_which_they_came(dbs: Databas
     for thread in threads:
         thread.join(LIMIT)
     assert served == list(range(12))
-    assert (gate.holders, gate.waiting, gate._free) == (set(), 0, 1)
+    assert (gate.holders, gate.waiting, gate.free) == (set(), 0, 1)
 
 
 def test_a_newcomer_does_not_overtake_those_who_wait(dbs: Databases) -> None:
@@ -125,7 +126,7 @@ def test_each_of_32_threads_gets_its_turn(connections: int) -> None:
             thread.start()
         for thread in threads:
             thread.join(LIMIT)
-        assert gate_of(engine)._free == connections
+        assert gate_of(engine).free == connections
     turns = [rounds[:turns_of_all].count(number) for number in range(32)]
     assert sum(turns) == turns_of_all
     # Between two turns of a thread, every other one has its own, give or take the few that hold a connection.
@@ -229,7 +230,7 @@ def test_a_place_granted_to_a_waiter_that_is_interrupted_is_passed_on() -> None:
     holder = gate.enter(0)
     with pytest.raises(KeyboardInterrupt):
         gate.enter(1, lambda: _Fallible(gate, holder))
-    assert (gate._free, gate.waiting, gate.holders) == (1, 0, set())
+    assert (gate.free, gate.waiting, gate.holders) == (1, 0, set())
 
 
 def test_a_place_given_back_while_a_waiter_is_made_is_taken() -> None:
@@ -241,7 +242,7 @@ def test_a_place_given_back_while_a_waiter_is_made_is_taken() -> None:
         return _Fallible(gate, holder)
 
     gate.enter(1, collect_garbage)
-    assert (gate._free, gate.waiting, len(gate.holders)) == (0, 0, 1)
+    assert (gate.free, gate.waiting, len(gate.holders)) == (0, 0, 1)
 
 
 class _Gone:
@@ -249,10 +250,13 @@ class _Gone:
     A waiter whose event loop is closed.
     """
 
-    granted = False
+    def __init__(self) -> None:
+        self.granted = False
+        self.over = threading.Event()
 
     def wait(self, seconds: float) -> bool:
-        return True
+        self.over.wait(LIMIT)
+        raise GeneratorExit
 
     def wake(self) -> None:
         raise RuntimeError("Event loop is closed")
@@ -261,9 +265,20 @@ class _Gone:
 def test_a_place_is_not_given_to_a_waiter_that_is_gone() -> None:
     gate = Gate(1)
     holder = gate.enter(0)
-    gate._stand_in_line(_Gone())
+    gone = _Gone()
+
+    def wait() -> None:
+        with contextlib.suppress(GeneratorExit):
+            gate.enter(LIMIT, lambda: gone)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: gate.waiting == 1, "it stands in the queue")
     gate.leave(holder)
-    assert (gate._free, gate.waiting) == (1, 0)
+    assert (gate.free, gate.waiting) == (1, 0)
+    gone.over.set()
+    thread.join(LIMIT)
+    assert gate.free == 1
 
 
 def test_a_place_given_back_twice_is_one_place() -> None:
@@ -271,7 +286,7 @@ def test_a_place_given_back_twice_is_one_place() -> None:
     first, _ = gate.enter(0), gate.enter(0)
     gate.leave(first)
     gate.leave(first)
-    assert gate._free == 1
+    assert gate.free == 1
 
 
 # --- the ways of a connection back
@@ -389,7 +404,7 @@ def test_a_connection_gives_its_place_back_once(dbs: Databases, way: Callable[[E
     for _ in range(3):
         way(engine)
         gate = gate_of(engine)
-        assert (gate.holders, gate.waiting, gate._free) == (set(), 0, 1)
+        assert (gate.holders, gate.waiting, gate.free) == (set(), 0, 1)
     with engine.connect() as connection:
         assert connection.scalar(text("select 1")) == 1
 
@@ -412,7 +427,7 @@ def test_waiters_of_a_pool_that_is_disposed_of_get_their_turn(dbs: Databases) ->
     for thread in threads:
         thread.join(LIMIT)
     assert served == [1, 1, 1]
-    assert (before._free, before.waiting, gate_of(engine)._free) == (1, 0, 1)
+    assert (before.free, before.waiting, gate_of(engine).free) == (1, 0, 1)
 
 
 # --- limits and messages
@@ -509,7 +524,7 @@ def test_who_gives_up_while_holders_come_and_go_gets_no_other_error() -> None:
         for thread in threads:
             thread.join(LIMIT)
         assert errors == []
-        assert gate_of(engine)._free == 8
+        assert gate_of(engine).free == 8
 
 
 def test_holders_are_listed_with_who_has_held_longest_first() -> None:

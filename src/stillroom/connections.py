@@ -54,6 +54,9 @@ class ConnectionState:
         failure: The database error that made the server give up the transaction, if there was one.
         committing: COMMIT is about to be sent or was sent; what an error then means is no longer certain.
         deadline: The moment (`time.monotonic`, seconds) after which no statement is sent; None for no limit.
+        hang_up_at: The moment after which nobody waits for the answer to a COMMIT any more; None while there is none.
+        is_quiet: There is nothing to look at before a statement, nor to clear after a checkout: it is no reader's, and
+            there was no error, no deadline and no fork.
         busy: Who sent the statement that is running now, where overlapping use is watched.
         unlocked: A reader may have switched off on the connection what keeps it from writing.
         session: The session of a unit of work whose transaction runs on it; its COMMITs are counted there. Weak, since
@@ -72,6 +75,8 @@ class ConnectionState:
         "deadline",
         "failure",
         "generation",
+        "hang_up_at",
+        "is_quiet",
         "may_have_written",
         "read_only",
         "session",
@@ -89,16 +94,24 @@ class ConnectionState:
         self.dbapi_connection = dbapi_connection
         self.generation = process.generation
         self.used_at = monotonic()
+        self.hang_up_at: float | None = None
+        self.is_quiet = False
         self.clear()
 
     def clear(self) -> None:
+        """
+        Forget the last checkout.
+        """
         self.wrote = False
         self.may_have_written = False
+        self.busy: Any = None
+        self.session: ref[UnitSession] | None = None
+        if self.is_quiet:
+            return  # nothing went wrong, and nothing was limited
+        self.is_quiet = not self.read_only
         self.failure: BaseException | None = None
         self.committing = False
         self.deadline: float | None = None
-        self.busy: Any = None
-        self.session: ref[UnitSession] | None = None
         self.uncertain = False
         self.unlocked = False
         self.xa: str | None = None
@@ -110,6 +123,12 @@ class ConnectionState:
         self.committing = False
         if self.session is not None and (session := self.session()) is not None:
             session.commits += 1
+
+    def socket(self) -> int | None:
+        """
+        Return the socket that the connection has now; None where it has none any more.
+        """
+        return self.backend.socket(self.dbapi_connection)
 
     def require_own_process(self) -> None:
         if self.generation != process.generation:
@@ -144,20 +163,30 @@ def install(
         read_only: The engine serves readers: writes are refused before they are sent.
         who: Returns the thread, or the asyncio task, that is running: overlapping use of a connection is refused.
     """
-    _guard_pool(engine, name, settings, backend, read_only=read_only)
+    # The driver is hung up on where COMMIT takes too long; in asyncio the unit of work does it.
+    bounds_commit = backend.over_network and not engine.dialect.is_async
+    longest_commit = (settings.commit_timeout or None) if bounds_commit else None
+    new_state = partial(ConnectionState, name, backend, read_only=read_only)
+    _guard_pool(engine, settings, backend, new_state, longest_commit)
     _guard_statements(engine, backend, who)
     _watch_errors(engine, name, backend, read_only=read_only)
-    _guard_transactions(engine, backend)
-    if backend.over_network and settings.commit_timeout and not engine.dialect.is_async:
-        _bound_commit(engine, backend, settings.commit_timeout)
+    _guard_transactions(engine, backend, longest_commit)
 
 
-def _guard_pool(engine: Engine, name: str, settings: DatabaseSettings, backend: Backend, *, read_only: bool) -> None:
+def _guard_pool(
+    engine: Engine,
+    settings: DatabaseSettings,
+    backend: Backend,
+    new_state: Callable[[Any], ConnectionState],
+    longest_commit: float | None,
+) -> None:
     ping_after = settings.ping_after
 
     def connected(dbapi_connection: Any, record: Any) -> None:
-        state = record.info[STATE] = ConnectionState(name, backend, dbapi_connection, read_only=read_only)
+        state = record.info[STATE] = new_state(dbapi_connection)
         watch_connection(state)
+        if longest_commit is not None:
+            watchdog.watchdog.keep(state, longest_commit)
 
     # What a backend does not do need not be called.
     seems_dead = backend.seems_dead if type(backend).seems_dead is not Backend.seems_dead else None
@@ -223,6 +252,25 @@ def before_statement(statement: str, context: Any) -> ConnectionState | None:
         state: ConnectionState = context.root_connection.connection.info[STATE]
     except NotImplementedError:  # SQLAlchemy gets to know a new server, on a connection that is nobody's yet
         return None
+    if not state.is_quiet:
+        _look(state)
+    if context.is_text:
+        state.may_have_written = True
+    elif context.isinsert or context.isupdate or context.isdelete or context.isddl:
+        state.wrote = True
+    elif context.compiled is None:
+        state.may_have_written = True
+    elif context.compiled.ctes and any(cte.element.is_dml for cte in context.compiled.ctes):
+        state.wrote = True
+    if state.read_only:
+        _guard_reader(state, statement)
+    return state
+
+
+def _look(state: ConnectionState) -> None:
+    """
+    Refuse a statement on a connection that must not have one now.
+    """
     if state.generation != process.generation:
         state.require_own_process()
     if state.failure is not None and not state.read_only and not state.backend.over_network:
@@ -232,17 +280,6 @@ def before_statement(statement: str, context: Any) -> ConnectionState | None:
             f"the time limit of the unit of work has passed; a statement for {state.database!r} was not sent. "
             "Give unit_of_work(timeout=...) more time, or do less in one unit"
         )
-    if context.isinsert or context.isupdate or context.isdelete or context.isddl:
-        state.wrote = True
-    else:
-        compiled = context.compiled
-        if compiled is None or context.is_text:
-            state.may_have_written = True
-        elif compiled.ctes and any(cte.element.is_dml for cte in compiled.ctes):
-            state.wrote = True
-    if state.read_only:
-        _guard_reader(state, statement)
-    return state
 
 
 def _guard_statements(engine: Engine, backend: Backend, who: Callable[[], Any]) -> None:
@@ -254,14 +291,23 @@ def _guard_statements(engine: Engine, backend: Backend, who: Callable[[], Any]) 
     dialect's events cost a third of that.
     """
     dialect = engine.dialect
-    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+    for name in ("do_execute", "do_executemany"):
         is_plain = name == "do_execute" and type(dialect).do_execute is DefaultDialect.do_execute
         setattr(dialect, name, _guarded(getattr(dialect, name), backend, who, is_plain=is_plain))
+    no_parameters = dialect.do_execute_no_params
+
+    def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        no_parameters(cursor, statement, context)
+
+    guarded = _guarded(execute, backend, who, is_plain=False)
+    setattr(  # noqa: B010  # mypy refuses a plain assignment
+        dialect, "do_execute_no_params", lambda cursor, statement, context: guarded(cursor, statement, (), context)
+    )
 
 
 def _guarded(
     execute: Callable[..., None], backend: Backend, who: Callable[[], Any], *, is_plain: bool
-) -> Callable[..., None]:
+) -> Callable[[Any, str, Any, Any], None]:
     """
     Return the method of a dialect that sends a statement, noting who waits for the answer and what it ended.
 
@@ -271,29 +317,27 @@ def _guarded(
         who: Returns the thread or the asyncio task that is running.
         is_plain: That is `cursor.execute` and no more, which is called straight away.
     """
+    in_transaction = backend.in_transaction
 
-    def guarded(cursor: Any, statement: str, *rest: Any) -> None:
-        context = rest[-1]
+    def guarded(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
         state = before_statement(statement, context)
         if state is None:
-            execute(cursor, statement, *rest)
+            execute(cursor, statement, parameters, context)
             return
         me = who()
         if state.busy is not None:
             refuse_overlap(state, me)
         # Plain SQL may end the transaction (COMMIT), and so does DDL on MariaDB: what was written is durable then.
-        may_end = context.isddl or (
-            (context.compiled is None or context.is_text) and backend.in_transaction(state.dbapi_connection)
-        )
+        may_end = in_transaction(state.dbapi_connection) if context.is_text else context.isddl
         state.busy = me
         try:
             if is_plain:
-                cursor.execute(statement, rest[0])
+                cursor.execute(statement, parameters)
             else:
-                execute(cursor, statement, *rest)
+                execute(cursor, statement, parameters, context)
         finally:
             state.busy = None
-        if may_end and not backend.in_transaction(state.dbapi_connection):
+        if may_end and not in_transaction(state.dbapi_connection):
             state.count_commit()
 
     return guarded
@@ -369,24 +413,8 @@ def before_commit(state: ConnectionState) -> None:
         state.require_own_process()
     if state.failure is not None:
         require_intact(state)
+    state.is_quiet = False
     state.committing = True
-
-
-def _bound_commit(engine: Engine, backend: Backend, seconds: float) -> None:
-    """
-    Hang up on a server that does not answer a COMMIT; in asyncio the unit of work does it.
-    """
-    dialect = engine.dialect
-    do_commit = dialect.do_commit
-
-    def commit(dbapi_connection: PoolProxiedConnection) -> None:
-        key = watchdog.watch(partial(backend.socket, dbapi_connection.dbapi_connection), seconds)
-        try:
-            do_commit(dbapi_connection)
-        finally:
-            watchdog.forget(key)
-
-    setattr(dialect, "do_commit", commit)  # noqa: B010
 
 
 def _watch_errors(engine: Engine, name: str, backend: Backend, *, read_only: bool) -> None:
@@ -399,6 +427,7 @@ def _watch_errors(engine: Engine, name: str, backend: Backend, *, read_only: boo
         state = connection.info.get(STATE)
         if state is None:
             return None
+        state.is_quiet = False
         state.uncertain = True
         if state.failure is None and (
             context.is_disconnect or backend.aborts_transaction(context.original_exception, state.dbapi_connection)
@@ -418,19 +447,26 @@ def _watch_errors(engine: Engine, name: str, backend: Backend, *, read_only: boo
     event.listen(engine, "handle_error", failed)
 
 
-def _guard_transactions(engine: Engine, backend: Backend) -> None:
+def _guard_transactions(engine: Engine, backend: Backend, longest_commit: float | None) -> None:
     dialect = engine.dialect
     do_commit, do_rollback = dialect.do_commit, dialect.do_rollback
     do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
 
     def commit(dbapi_connection: PoolProxiedConnection) -> None:
         state = dbapi_connection.info[STATE]
-        if state.failure is not None or state.generation != process.generation:
+        if not state.is_quiet:
             before_commit(state)
         state.committing = True
+        if longest_commit is not None:
+            state.hang_up_at = monotonic() + longest_commit
+            if watchdog.watchdog.is_idle:
+                watchdog.watchdog.attend()
         try:
             do_commit(dbapi_connection)
+            state.hang_up_at = None
         except BaseException as error:
+            state.hang_up_at = None
+            state.is_quiet = False
             # An interrupt that came while SQLite wrote is raised when it has: the file says what became of it.
             if isinstance(error, Exception) or backend.over_network or backend.in_transaction(state.dbapi_connection):
                 raise

@@ -170,20 +170,20 @@ def _flush(unit: UnitCore) -> list[UnitSession]:
     What was written comes first, in the declared order with the default database last. The unit is still active: a
     listener of a flush may write to another session, opened already or not.
     """
+    sessions = unit.sessions
     writers: list[UnitSession] = []
     for _ in range(_MOST_FLUSHES):
-        writers = list(unit.sessions.values())
-        if len(writers) > 1 or (writers and writers[0].role != "writer"):
-            writers = [session for session in writers if session.role == "writer"]
+        writers = [session for session in sessions.values() if session.role == "writer"]
         for session in writers:
+            state = session.state
             if unit.is_async:
                 session.require_quiet()
-            if session.state is not None and session.state.failure is not None and session.in_transaction():
-                require_intact(session.state)
+            if state is not None and state.failure is not None and session.in_transaction():
+                require_intact(state)
             session.flush()
-        if len(unit.sessions) == 1:
+        if len(sessions) == 1:
             return writers
-        later = [session for session in unit.sessions.values() if session.role == "writer"]
+        later = [session for session in sessions.values() if session.role == "writer"]
         if not any(session.new or session.dirty or session.deleted for session in later):
             writers = later
             break

@@ -52,6 +52,7 @@ def _before_fork() -> None:
 def _after_fork_in_child() -> None:
     process.generation += 1
     for state in list(_connections):
+        state.is_quiet = False
         # An inherited connection must not be spoken over, and not be closed politely either: both reach the
         # server and end the parent's transaction. A failure here leaves the generation check as the guard.
         with contextlib.suppress(Exception):

@@ -72,7 +72,6 @@ class Ticket(msgspec.Struct, eq=False):
     thread: int
     task: ref[asyncio.Task[Any]] | None
     since: float
-    released: bool = False
 
     def __str__(self) -> str:
         held = f"for {monotonic() - self.since:.1f} s"
@@ -141,12 +140,20 @@ class Gate:
         # Reentrant, since the garbage collector may return a connection while this thread holds the lock.
         self._lock = threading.RLock()
         self.closed = False
-        self._free = limit
+        # One for each connection that is not in use. What is done to it and to the holders, CPython does in one step.
+        self._places = deque([None] * limit)
         self._queue: deque[Waiter] = deque()
         self.holders: set[Ticket] = set()
 
     def __repr__(self) -> str:
         return f"<Gate limit={self.limit} held={len(self.holders)} waiting={len(self._queue)}>"
+
+    @property
+    def free(self) -> int:
+        """
+        How many places nobody has.
+        """
+        return len(self._places)
 
     @property
     def waiting(self) -> int:
@@ -167,34 +174,31 @@ class Gate:
         Raises:
             PoolTimeout: No place came free in time; the message says who holds them.
         """
-        with self._lock:
-            free = self._free > 0
-            if free:
-                self._free -= 1
-        if not free:
+        if self._queue or not self._takes_place():
             # Made outside of the lock: that may run the garbage collector, which may give a place back.
             self._wait(new_waiter(), timeout)
         ticket = Ticket(self, threading.get_ident(), task, monotonic())
         self.holders.add(ticket)
         return ticket
 
-    def _stand_in_line(self, waiter: Waiter) -> bool:
+    def _takes_place(self) -> bool:
         """
-        Put `waiter` into the queue; True if a place has come free in the meantime, which it then has.
+        Take a place if there is one.
         """
-        with self._lock:
-            if self._free > 0:
-                self._free -= 1
-                waiter.granted = True
-                return True
-            self._queue.append(waiter)
+        try:
+            self._places.pop()
+        except IndexError:
             return False
+        return True
 
     def _wait(self, waiter: Waiter, timeout: float) -> None:
         try:
-            woken = self._stand_in_line(waiter) or waiter.wait(timeout)
+            self._queue.append(waiter)
+            self._hand_on()  # a place may have come free in the meantime
+            woken = waiter.granted or waiter.wait(timeout)
         except BaseException:  # a cancellation, or an interrupt from the keyboard: leave, or pass the place on
             if not self._leave(waiter):
+                self._places.append(None)
                 self._hand_on()
             raise
         if not woken and self._leave(waiter):
@@ -213,18 +217,20 @@ class Gate:
             return True
 
     def _hand_on(self) -> None:
+        """
+        Give the places that are free to those who wait, the first in the queue first.
+        """
         while True:
             with self._lock:
-                if not self._queue:
-                    self._free += 1
+                if not self._queue or not self._takes_place():
                     return
                 waiter = self._queue.popleft()
                 waiter.granted = True
             try:
                 waiter.wake()
-                return
             except RuntimeError:  # its event loop is closed: nobody waits there any more
-                continue
+                waiter.granted = False
+                self._places.append(None)
 
     def leave(self, ticket: Ticket) -> None:
         """
@@ -232,15 +238,13 @@ class Gate:
         """
         if self.generation != process.generation:
             return  # a forked child, for which a vanished thread may hold the lock; its pools have gates of their own
-        with self._lock:
-            if ticket.released:
-                return
-            ticket.released = True
-            self.holders.discard(ticket)
-            if not self._queue:
-                self._free += 1
-                return
-        self._hand_on()
+        try:
+            self.holders.remove(ticket)
+        except KeyError:
+            return
+        self._places.append(None)
+        if self._queue:
+            self._hand_on()
 
     def _timeout_text(self, timeout: float, holders: list[Ticket]) -> str:
         shown = "; ".join(str(ticket) for ticket in holders[:_SHOWN_HOLDERS])

@@ -127,6 +127,7 @@ def _begun(session: UnitSession, transaction: SessionTransaction, connection: Co
     deadline = session.unit.deadline
     if deadline is not None:
         state.deadline = deadline
+        state.is_quiet = False
         state.backend.limit(connection, max(0.001, deadline - monotonic()))
         state.unlocked = False  # the words were ours
 

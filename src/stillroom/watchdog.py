@@ -6,64 +6,91 @@ import contextlib
 import os
 import socket
 import threading
-from itertools import count
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FINEST = 0.01
-"""Seconds between two looks at the list, for the shortest limits."""
+"""Seconds between two looks, for the shortest limits."""
+
+
+class Watched(Protocol):
+    """
+    What the watchdog looks at.
+
+    Attributes:
+        hang_up_at: The moment (`time.monotonic`, seconds) at which it is hung up; None for not now.
+    """
+
+    hang_up_at: float | None
+
+    def socket(self) -> int | None:
+        """
+        Return the socket that the connection has now; None where it has none any more.
+        """
 
 
 class _Watchdog:
     """
     One daemon thread for the process, started with the first COMMIT that it watches.
 
-    Watching costs two dictionary operations, which CPython does in one step each; the thread looks at its list a few
-    times in each limit.
+    Whoever is watched sets a moment and takes it back; the thread looks at all of them a few times in each limit.
+
+    Attributes:
+        is_idle: The thread sleeps, or was not started: it must be told of the next moment that is set.
     """
 
     def __init__(self) -> None:
-        self.watched: dict[int, tuple[float, Callable[[], int | None]]] = {}
-        self.keys = count()
-        self.is_idle = False
+        self.is_idle = True
+        # Its references can be listed while others come and go, which those of a WeakSet cannot.
+        self._watched: WeakValueDictionary[int, Watched] = WeakValueDictionary()
         self._interval = 1.0
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def attend(self, seconds: float) -> None:
+    def keep(self, watched: Watched, seconds: float) -> None:
         """
-        Make sure that the thread runs, is awake, and looks often enough for a limit of `seconds`.
+        Look at `watched` from now on, as long as it lives, and often enough for a limit of `seconds`.
         """
-        if seconds < self._interval * 10:
-            self._interval = max(_FINEST, seconds / 10)
+        self._interval = max(_FINEST, min(self._interval, seconds / 10))
+        self._watched[id(watched)] = watched
+
+    def attend(self) -> None:
+        """
+        Make sure that the thread runs and is awake.
+        """
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="stillroom-watchdog", daemon=True)
                     self._thread.start()
-        if self.is_idle:
-            self._wake.set()
+        self._wake.set()
 
     def _run(self) -> None:
         while True:
             self._wake.clear()
             self.is_idle = True
-            if not self.watched:  # looked at after saying so: whoever came in between has seen it, or is seen here
+            if not self._due():  # looked at after saying so: whoever came in between has seen it, or is seen here
                 self._wake.wait()
             self.is_idle = False
-            while self.watched:
-                self._hang_up(monotonic())
+            while due := self._due():
+                for watched, end in due:
+                    if monotonic() > end and watched.hang_up_at is end:
+                        watched.hang_up_at = None
+                        with contextlib.suppress(Exception):
+                            hang_up(watched.socket)
                 sleep(self._interval)
 
-    def _hang_up(self, now: float) -> None:
-        for key, (end, descriptor) in list(self.watched.items()):
-            if now > end and self.watched.pop(key, None) is not None:
-                with contextlib.suppress(Exception):
-                    hang_up(descriptor)
+    def _due(self) -> list[tuple[Watched, float]]:
+        """
+        Return those that have set a moment, with the moment.
+        """
+        found = (reference() for reference in self._watched.valuerefs())
+        return [(each, end) for each in found if each is not None and (end := each.hang_up_at) is not None]
 
 
 def hang_up(descriptor: Callable[[], int | None]) -> None:
@@ -82,38 +109,16 @@ def hang_up(descriptor: Callable[[], int | None]) -> None:
             connection.shutdown(socket.SHUT_RDWR)
 
 
-_watchdog = _Watchdog()
+watchdog = _Watchdog()
 
 
 def _forget_parent() -> None:
-    global _watchdog  # noqa: PLW0603  # the parent's thread does not exist in the child
-    _watchdog = _Watchdog()
+    global watchdog  # noqa: PLW0603  # the parent's thread does not exist in the child
+    watchdog = _Watchdog()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent)
-
-
-def watch(descriptor: Callable[[], int | None], seconds: float) -> int:
-    """
-    Hang up on a socket in `seconds`, unless `forget` is called with the key that is returned.
-
-    Args:
-        descriptor: Returns the socket that the connection has now; None where it has none any more.
-        seconds: The limit.
-    """
-    watchdog = _watchdog
-    key = next(watchdog.keys)
-    watchdog.watched[key] = (monotonic() + seconds, descriptor)
-    watchdog.attend(seconds)
-    return key
-
-
-def forget(key: int) -> None:
-    """
-    Let a socket be.
-    """
-    _watchdog.watched.pop(key, None)
 
 
 class Limit:
@@ -121,18 +126,21 @@ class Limit:
     Hang up on a socket if the block takes longer than allowed.
 
     Args:
-        descriptor: Returns the socket that the connection has now; None where it has none any more.
+        socket: Returns the socket that the connection has now; None where it has none any more.
         seconds: The limit.
     """
 
-    __slots__ = ("_descriptor", "_key", "_seconds")
+    hang_up_at: float | None = None
 
-    def __init__(self, descriptor: Callable[[], int | None], seconds: float) -> None:
-        self._descriptor = descriptor
+    def __init__(self, socket: Callable[[], int | None], seconds: float) -> None:
+        self.socket = socket
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._key = watch(self._descriptor, self._seconds)
+        watchdog.keep(self, self._seconds)
+        self.hang_up_at = monotonic() + self._seconds
+        if watchdog.is_idle:
+            watchdog.attend()
 
     def __exit__(self, *_: object) -> None:
-        forget(self._key)
+        self.hang_up_at = None

@@ -128,7 +128,7 @@ def held(dbs: Databases) -> dict[str, int]:
             found[f"{name} {kind}"] = pool.checkedout()
             gate = getattr(pool, "gate", None)
             if gate is not None:
-                found[f"{name} {kind}, queue"] = len(gate.holders) + gate.waiting + gate.limit - gate._free
+                found[f"{name} {kind}, queue"] = len(gate.holders) + gate.waiting + gate.limit - gate.free
     return {name: count for name, count in found.items() if count}
 
 

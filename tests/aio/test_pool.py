@@ -144,7 +144,7 @@ def test_no_place_is_lost_however_waiters_are_cancelled() -> None:
         assert any(task.cancelled() for task in tasks)
 
     asyncio.run(work())
-    assert (gate._free, gate.waiting, gate.holders) == (2, 0, set())
+    assert (gate.free, gate.waiting, gate.holders) == (2, 0, set())
 
 
 def test_a_place_given_back_by_a_thread_wakes_a_task() -> None:

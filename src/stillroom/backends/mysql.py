@@ -348,7 +348,8 @@ def _begin_xa(connection: Connection) -> None:
 
     gid = new_gid() + _gid_ending(connection)
     connection.exec_driver_sql(f"XA START '{gid}'")
-    state_of(connection).xa = gid
+    state = state_of(connection)
+    state.xa, state.is_quiet = gid, False
 
 
 def _commit_xa(connection: Connection) -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import generators
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
 _OK = ConnStatus.OK
+_FINE = (ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
 _IDLE = TransactionStatus.IDLE
 _IN_ERROR = TransactionStatus.INERROR
 _LYING_COMMIT = (
@@ -38,7 +39,17 @@ class _Packet(psycopg.Pipeline):
         self.pgconn.pipeline_sync()
         self.result_queue.append(None)
         yield from generators.send(self.pgconn)
-        yield from self._fetch_gen(flush=False)
+        failure = None
+        while self.result_queue and (results := (yield from generators.fetch_many(self.pgconn))):
+            queued = self.result_queue.popleft()
+            if queued is None and results[0].status in _FINE:
+                continue
+            try:
+                self._process_results(queued, results)
+            except psycopg.Error as error:  # the first one: the server passes over what comes after it
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     _communicate_gen = exchange  # the driver's name for it
 
@@ -141,7 +152,7 @@ class Cursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection: Any = self.connection
-        if not connection.needs_begin():
+        if connection.pgconn.transaction_status != _IDLE or not connection.needs_begin():
             return super().execute(query, params, **options)
         if connection.begins_apart(query, params):
             connection.open_transaction()
@@ -204,7 +215,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection: Any = self.connection
-        if not connection.needs_begin():
+        if connection.pgconn.transaction_status != _IDLE or not connection.needs_begin():
             return await super().execute(query, params, **options)
         if connection.begins_apart(query, params):
             await connection.open_transaction()
