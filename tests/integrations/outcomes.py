@@ -5,14 +5,20 @@ The same views in each framework: what can become of a request whose unit of wor
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+import litestar
+import quart
 from fastapi import BackgroundTasks, FastAPI, HTTPException, Response, WebSocket
 from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from flask import Flask, abort, redirect, request
 from flask import Response as FlaskResponse
+from litestar import exceptions as litestar_exceptions
+from litestar.background_tasks import BackgroundTask as LitestarTask
+from litestar.response import Stream
 from pyramid.config import Configurator
 from pyramid.httpexceptions import exception_response
 from pyramid.response import Response as PyramidResponse
@@ -256,6 +262,61 @@ def starlette_app(desk: Desk) -> Any:
     return asgi.UnitOfWorkMiddleware(app, desk.databases, websocket="message")
 
 
+def litestar_app(desk: Desk) -> Any:
+    """
+    An application of Litestar.
+    """
+
+    @litestar.route("/{case:str}/{number:int}", http_method=["GET", "POST"])
+    async def view(request: litestar.Request[Any, Any, Any]) -> litestar.Response[Any]:
+        case, number = request.path_params["case"], request.path_params["number"]
+        status = desk.write(request.state.uow, case, number)
+        await asyncio.to_thread(desk.wait, case)
+        if case == "upload":
+            await request.body()
+        if case == "http":
+            raise litestar_exceptions.HTTPException(status_code=number, headers={"Location": "/elsewhere"})
+        if case == "stream":
+            return Stream(desk.body_async(), status_code=status)
+        background = LitestarTask(desk.later) if case == "background" else None
+        return litestar.Response("body", status_code=status, background=background)
+
+    @litestar.websocket("/talk")
+    async def talk(socket: litestar.WebSocket[Any, Any, Any]) -> None:
+        await _converse(desk, socket)
+
+    def handle(request: Any, error: Exception) -> litestar.Response[str]:
+        return litestar.Response("handled", status_code=200)
+
+    app = litestar.Litestar([view, talk], exception_handlers={Handled: handle}, logging_config=None)
+    return asgi.UnitOfWorkMiddleware(app, desk.databases, websocket="message")
+
+
+def quart_app(desk: Desk) -> Any:
+    """
+    An application of Quart.
+    """
+    app = quart.Quart(__name__)
+    app.asgi_app = asgi.UnitOfWorkMiddleware(app.asgi_app, desk.databases)  # type: ignore[method-assign]  # as Quart says
+    app.register_error_handler(Handled, lambda _: "handled")
+
+    @app.route("/<case>/<int:number>", methods=["GET", "POST"])
+    async def view(case: str, number: int) -> Any:
+        uow: Any = desk.databases.current
+        status = desk.write(uow, case, number)
+        await asyncio.to_thread(desk.wait, case)
+        if case == "upload":
+            await quart.request.get_data()
+        if case == "http":
+            elsewhere: Any = quart.redirect("/elsewhere", number) if number < 400 else number
+            quart.abort(elsewhere)
+        if case == "background":
+            uow.on_commit(partial(app.add_background_task, desk.later))
+        return quart.Response(desk.body_async() if case == "stream" else "body", status)
+
+    return app
+
+
 def fastapi_app(desk: Desk) -> Any:
     """
     An application of FastAPI with coroutines.
@@ -315,6 +376,8 @@ WSGI: dict[str, Callable[[Desk], Any]] = {
 }
 ASGI: dict[str, Callable[[Desk], Any]] = {
     "Starlette": starlette_app,
+    "Litestar": litestar_app,
+    "Quart": quart_app,
     "FastAPI": fastapi_app,
     "FastAPI, threads": threaded_app,
 }

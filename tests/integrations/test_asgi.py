@@ -192,6 +192,21 @@ def test_a_request_leaves_nothing_to_the_garbage_collector(dbs: Databases) -> No
         gc.enable()
 
 
+def test_who_calls_an_application_that_answers_in_another_task_keeps_nothing_of_the_request(dbs: Databases) -> None:
+    units: list[weakref.ref[Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        units.append(weakref.ref(scope["state"]["uow"]))
+        await asyncio.create_task(answer(send))  # as Quart does
+
+    async def main() -> None:
+        assert await call(UnitOfWorkMiddleware(app, dbs), dbs) == [200]
+        gc.collect()  # a task that is done is in a cycle
+        assert units[0]() is None
+
+    asyncio.run(main())
+
+
 # --- Starlette
 
 
@@ -226,6 +241,35 @@ def test_a_handler_s_good_answer_does_not_commit_what_the_view_left_behind(dbs: 
 
     assert answer_to(installed(view, dbs, exception_handlers={404: well}))[0] == (302 if status == 302 else 200)
     assert names(dbs) == []
+
+
+def test_an_answer_that_is_streamed_by_an_exception_handler_is_rolled_back(dbs: Databases) -> None:
+    async def view(request: Request) -> Response:
+        request.state.uow.main.add(Item(name="flute"))
+        raise LookupError
+
+    async def body() -> AsyncIterator[str]:
+        yield "never mind"
+
+    async def well(request: Request, error: Exception) -> Response:
+        return StreamingResponse(body())  # which is sent in another task
+
+    app = installed(view, dbs, exception_handlers={LookupError: well})
+    assert answer_to(app) == (200, "never mind")
+    assert names(dbs) == []
+
+
+def test_a_view_that_handles_an_exception_by_reading_on_is_committed(dbs: Databases) -> None:
+    async def view(request: Request) -> Response:
+        request.state.uow.main.add(Item(name="flute"))
+        try:
+            raise LookupError
+        except LookupError:
+            await request.body()
+        return PlainTextResponse("well")
+
+    assert answer_to(installed(view, dbs)) == (200, "well")
+    assert names(dbs) == ["flute"]
 
 
 @pytest.mark.parametrize("side", ["inside", "around"])

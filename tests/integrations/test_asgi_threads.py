@@ -5,6 +5,7 @@ Blocking units of work of an ASGI application: their ends never wait for threads
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import event
 
+from stillroom.integrations.asgi import UnitOfWorkMiddleware
 from stillroom.integrations.fastapi import UowDep, install
 from tests.integrations.web_servers import PATIENCE, asgi_server, ask
 from tests.unit_of_work.shop import Item, names
@@ -51,6 +53,30 @@ def test_a_unit_that_holds_a_lock_ends_though_every_common_thread_waits_for_that
         waiter = clients.submit(ask, port, "/waiter")
         assert [each.result(PATIENCE)[0] for each in (holder, waiter)] == [200, 200]
     assert names(dbs) == ["holder", "waiter"]
+
+
+def test_two_threads_of_a_request_that_ask_at_the_same_time_have_one_unit(
+    dbs: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    units: list[Any] = []
+    make = dbs.unit_of_work
+
+    def make_slowly(**options: Any) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):  # the other one is not let in
+            both.wait(0.2)
+        return make(**options)
+
+    monkeypatch.setattr(dbs, "unit_of_work", make_slowly)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        units.extend(await asyncio.gather(*(asyncio.to_thread(lambda: dbs.current) for _ in range(2))))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    with asgi_server(UnitOfWorkMiddleware(app, dbs)) as port:
+        assert ask(port, "/")[0] == 204
+    assert units[0] is units[1]
 
 
 def add_in_thread(dbs: Databases, name: str) -> None:

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import litestar
 import pytest
 from fastapi import FastAPI
 from flask import Flask
+from litestar.middleware import DefineMiddleware
 from pyramid.config import Configurator
 from pyramid.response import Response as PyramidResponse
+from quart import Quart
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -106,6 +109,76 @@ class TestASGI(IntegrationContract):
 
         app = Starlette(routes=[Route("/{case}", view)])
         with asgi_client(asgi.UnitOfWorkMiddleware(app, databases, policy=policy)) as call:
+            yield call
+
+
+class TestLitestar(IntegrationContract):
+    """
+    The middleware as one of Litestar's, which does not show it the lifespan.
+    """
+
+    def client(self, databases: Databases, policy: CommitPolicy) -> Iterator[Call]:
+        @litestar.get("/{case:str}")
+        async def view(request: litestar.Request[Any, Any, Any]) -> litestar.Response[str]:
+            status = await self.act_async(request.state.uow, request.path_params["case"])
+            return litestar.Response("body", status_code=status)
+
+        middleware = DefineMiddleware(asgi.UnitOfWorkMiddleware, databases=databases, policy=policy)
+        app = litestar.Litestar([view], middleware=[middleware], on_shutdown=[databases.aclose], logging_config=None)
+        with asgi_client(app) as call:
+            yield call
+
+
+class TestLitestarWithThreads(IntegrationContract):
+    """
+    The middleware around Litestar, and a function that it runs in a thread.
+    """
+
+    def client(self, databases: Databases, policy: CommitPolicy) -> Iterator[Call]:
+        @litestar.get("/{case:str}", sync_to_thread=True)
+        def view(request: litestar.Request[Any, Any, Any]) -> litestar.Response[str]:
+            uow: Any = databases.current
+            status = self.act(uow, request.path_params["case"])
+            return litestar.Response("body", status_code=status)
+
+        app = litestar.Litestar([view], logging_config=None)
+        with asgi_client(asgi.UnitOfWorkMiddleware(app, databases, policy=policy)) as call:
+            yield call
+
+
+class TestQuart(IntegrationContract):
+    """
+    The middleware around Quart's own application of ASGI.
+    """
+
+    def client(self, databases: Databases, policy: CommitPolicy) -> Iterator[Call]:
+        app = Quart(__name__)
+
+        @app.get("/<case>")
+        async def view(case: str) -> tuple[str, int]:
+            uow: Any = databases.current
+            return "body", await self.act_async(uow, case)
+
+        app.asgi_app = asgi.UnitOfWorkMiddleware(app.asgi_app, databases, policy=policy)  # type: ignore[method-assign]  # as Quart says
+        with asgi_client(app) as call:
+            yield call
+
+
+class TestQuartWithThreads(IntegrationContract):
+    """
+    The same, and a function that Quart runs in a thread.
+    """
+
+    def client(self, databases: Databases, policy: CommitPolicy) -> Iterator[Call]:
+        app = Quart(__name__)
+
+        @app.get("/<case>")
+        def view(case: str) -> tuple[str, int]:
+            uow: Any = databases.current
+            return "body", self.act(uow, case)
+
+        app.asgi_app = asgi.UnitOfWorkMiddleware(app.asgi_app, databases, policy=policy)  # type: ignore[method-assign]  # as Quart says
+        with asgi_client(app) as call:
             yield call
 
 

@@ -6,11 +6,13 @@ import asyncio
 import inspect
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from .. import context
 from ..errors import UnitOfWorkEnded
 from .policy import CommitPolicy
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     Scope: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[Message]]
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
-    Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+    Application: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]  # each framework has types of its own for them
 
 __all__ = ["KEY", "RequestUnits", "UnitOfWorkMiddleware"]
 
@@ -77,7 +79,7 @@ class UnitOfWorkMiddleware:
         self.policy = policy or CommitPolicy()
         self.websocket = websocket
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         kind = scope["type"]
         outer = scope.get(KEY)
         if outer is not None and outer.databases is self.databases:  # an application inside another shares its unit
@@ -94,6 +96,7 @@ class UnitOfWorkMiddleware:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         units = RequestUnits(self.databases, self.policy, scope)
         around = sys.exception()
+        receiving = _Receiving(receive, around)
         failure: Exception | None = None
 
         async def send_after_end(message: Message) -> None:
@@ -102,7 +105,7 @@ class UnitOfWorkMiddleware:
                 # Whoever answers while an exception is handled does so instead of the view, which did not return.
                 raised = sys.exception()
                 try:
-                    await units.settle(message, raised if raised is not around else None)
+                    await units.settle(message, raised if raised is not around else receiving.handled)
                 except Exception as error:
                     failure = error
                     raise
@@ -112,7 +115,7 @@ class UnitOfWorkMiddleware:
         with units:
             await units.open()
             try:
-                await self.app(scope, receive, send_after_end)
+                await self.app(scope, receiving, send_after_end)
             except BaseException as error:
                 await units.end(error)
                 if failure is None or not isinstance(error, Exception):
@@ -165,6 +168,40 @@ class UnitOfWorkMiddleware:
         await self.app(scope, receive, send_after_close)
 
 
+class _Receiving:
+    """
+    The `receive` of a request, which knows the exception that is handled by whoever waits in it.
+
+    Starlette sends a streaming answer in a task of its own, and meanwhile waits here for the client to leave: an
+    exception that it handles is seen here only.
+
+    Args:
+        receive: The server's.
+        around: The exception that is handled around the middleware.
+
+    Attributes:
+        handled: The exception; None where none is handled, or nobody waits.
+    """
+
+    __slots__ = ("_around", "_receive", "handled")
+
+    def __init__(self, receive: Receive, around: BaseException | None) -> None:
+        self.handled: BaseException | None = None
+        self._receive = receive
+        self._around = around
+
+    def __call__(self) -> Awaitable[Message]:
+        raised = sys.exception()
+        return self._receive() if raised is self._around else self._receive_while(raised)
+
+    async def _receive_while(self, raised: BaseException | None) -> Message:
+        self.handled = raised
+        try:
+            return await self._receive()
+        finally:
+            self.handled = None
+
+
 class RequestUnits:
     """
     The units of work of one request: an asynchronous one, and a blocking one for code that runs in a thread.
@@ -190,6 +227,7 @@ class RequestUnits:
         self._blocking: UnitOfWork | None = None
         self._outer: tuple[Any, Any] = None, None
         self._state: dict[str, Any] = {}
+        self._deciding = threading.Lock()  # never held across SQL
 
     def __enter__(self) -> Self:
         """
@@ -203,6 +241,10 @@ class RequestUnits:
     def __exit__(self, *_: object) -> None:
         # Without the way back from the scope to the units, which would be a cycle.
         self.scope[KEY], self._state["uow"] = self._outer
+        if self._unit is not None:
+            # It was left where it ended. That was another task if the application answers in one of its own; a task
+            # that calls it again and again would keep each of these units, with its request.
+            context.leave(self._unit)
 
     async def open(self) -> None:
         """
@@ -233,13 +275,14 @@ class RequestUnits:
         Raises:
             UnitOfWorkEnded: The answer has begun; what comes later opens a unit of its own.
         """
-        if self.ended:
-            raise UnitOfWorkEnded(_ENDED)
-        if self._blocking is None:
-            unit = self.policy.new_unit(self.databases.unit_of_work, self.scope)
-            unit.core.start()  # not by `with`, which makes it current: in the event loop the other one is
-            self._blocking = unit
-        return self._blocking
+        with self._deciding:  # two threads would make two, and one of these would never end
+            if self.ended:
+                raise UnitOfWorkEnded(_ENDED)
+            if self._blocking is None:
+                unit = self.policy.new_unit(self.databases.unit_of_work, self.scope)
+                unit.core.start()  # not by `with`, which makes it current: in the event loop the other one is
+                self._blocking = unit
+            return self._blocking
 
     def _in_thread(self) -> UnitOfWork:
         # Not None where it has ended, so that a callback of `on_commit` finds none that is open.
@@ -284,9 +327,10 @@ class RequestUnits:
         Args:
             error: What left the application; None to commit.
         """
-        if self.ended:
-            return
-        self.ended = True
+        with self._deciding:
+            if self.ended:
+                return
+            self.ended = True
         try:
             if self._blocking is not None:
                 await _end_in_thread(self._blocking, error)
