@@ -37,7 +37,10 @@ def enter(unit: Unit) -> None:
     """
     Make `unit` the innermost one.
     """
-    unit.outer = _current.get()
+    outer = _current.get()
+    while outer is not None and not outer.is_active:
+        outer = outer.outer  # it ended in another task, which could not leave it here
+    unit.outer = outer
     _current.set(unit)
 
 

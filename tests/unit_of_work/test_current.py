@@ -153,3 +153,14 @@ def test_a_generator_in_another_context_ends_its_unit_without_harm(dbs: Database
     contextvars.copy_context().run(manager.__exit__, None, None, None)
     assert not dbs.has_current
     assert names(dbs) == ["a"]
+
+
+def test_units_that_end_in_another_context_are_not_kept_by_the_next(dbs: Databases) -> None:
+    def work() -> None:
+        for _ in range(3):
+            unit = dbs.unit_of_work()
+            unit.__enter__()
+            contextvars.copy_context().run(unit.__exit__, None, None, None)
+            assert unit.outer is None
+
+    contextvars.copy_context().run(work)
