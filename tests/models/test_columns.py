@@ -156,7 +156,7 @@ def test_decimal_numbers_are_compared_and_multiplied_by_the_server(session: Sess
     assert session.scalars(sa.select(Price.amount * 3).where(Price.amount < 10)).all() == [Decimal("29.97")]
 
 
-@pytest.mark.parametrize("amount", ["1234567890.123456", "NaN", "Infinity"])
+@pytest.mark.parametrize("amount", ["1234567890.123456", f"0.1{'0' * 30}1", "NaN", "Infinity"])
 def test_sqlite_is_not_given_what_it_would_change(sqlite_engine: Engine, amount: str) -> None:
     Base.metadata.create_all(sqlite_engine)
     with Session(sqlite_engine) as session, pytest.raises(InexactDecimal, match="Round it"):

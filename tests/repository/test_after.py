@@ -303,6 +303,16 @@ def test_a_value_of_another_type_makes_no_cursor() -> None:
         cursors.write(Position(">", ({},)), KEY, QUESTION)
 
 
+@pytest.mark.parametrize("name", ["at", "clock", "hour"])
+def test_times_that_sqlite_itself_has_written_are_walked_over(sqlite_things: Place, name: str) -> None:
+    with sqlite_things.unit() as uow:
+        now = {"at": "2026-01-31 12:30:00", "clock": "2026-01-31 12:30:00", "hour": "12:30:00"}[name]
+        uow.main.execute(text(f"update samples set {name} = :now where id < 6"), {"now": now})
+        rows = sqlite_things.repository(Sample, uow)
+        for order in (name, f"-{name}", [name, "-id"]):
+            assert sorted(flat(walk(partial(rows.after, size=2, order_by=order)))) == list(range(1, 11))
+
+
 def test_a_cursor_that_was_changed_anywhere_is_refused() -> None:
     cursor = cursors.write(Position(">", (5, "x")), KEY, QUESTION)
     changed = [cursor[:at] + ("B" if each == "A" else "A") + cursor[at + 1 :] for at, each in enumerate(cursor)]

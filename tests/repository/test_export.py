@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import io
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import func, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from stillroom import Repository
 from stillroom.errors import BadRow, MissingExtra
+from stillroom.models import ModelBase
 from tests.repository.things import EMPTY, FULL, Thing, few
 from tests.repository.worlds import AIOMYSQL, Place
 from tests.support.standing import Content
@@ -82,6 +85,35 @@ def _there_and_back(things: Place, path: Path) -> None:
 
     with things.plain.unit_of_work() as uow:
         assert Repository[Thing](uow).rows(order_by="id") == [FULL, EMPTY]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_intervals_are_loaded_as_they_were(sqlite: Place, format_: str) -> None:
+    class Own(ModelBase, DeclarativeBase, database="main"):
+        pass
+
+    class Pause(Own):
+        __tablename__ = "pauses"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        length: Mapped[timedelta | None]
+
+    rows = [{"id": 1, "length": timedelta(days=2, seconds=3)}, {"id": 2, "length": None}]
+    file = io.BytesIO()
+    with sqlite.unit() as uow:
+        Own.metadata.create_all(uow.main.connection())
+        pauses = sqlite.repository(Pause, uow)
+        assert pauses.create_many(rows) == 2
+        assert pauses.export(file, format=format_, order_by="id") == 2
+        pauses.delete_where(all_rows=True)
+        file.seek(0)
+        assert pauses.load(file, format=format_) == 2
+        assert pauses.rows(order_by="id") == rows
+        Own.metadata.drop_all(uow.main.connection())
+
+
+def test_two_columns_of_one_name_are_refused(sqlite: Place) -> None:
+    with pytest.raises(ValueError, match="several columns are named 'a'"):
+        exported(sqlite, io.BytesIO(), text("select 1 as a, 2 as a"), format="jsonl")
 
 
 @pytest.mark.parametrize("format_", FORMATS)

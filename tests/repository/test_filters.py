@@ -49,6 +49,7 @@ CASES: tuple[tuple[Any, list[int]], ...] = (
     (Search([User.name, "email"], "grace@"), [GRACE]),
     (Search(User.name, None), ALL),
     (Search(User.name, ""), ALL),
+    (Search([], "ada"), []),
     (AnyOf(Before("age", 40), User.name == "Edsger"), [ADA, EDSGER]),
     (AnyOf(In("id", None), User.name == "Ada"), [ADA]),
     (AnyOf(In("id", None)), ALL),

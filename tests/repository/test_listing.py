@@ -30,7 +30,9 @@ THINGS = ListQuery(
 )
 SAMPLES = ListQuery(
     Sample,
-    filters=[*("text", "number", "single", "money", "flag", "at", "clock", "day", "hour", "key", "colour", "id")],
+    filters=[
+        *("text", "number", "single", "money", "decimal", "flag", "at", "clock", "day", "hour", "key", "colour", "id")
+    ],
     search=["text"],
     sort=["id"],
     order_by="id",
@@ -100,6 +102,8 @@ def found(place: Place, query: Any, declared: ListQuery = SAMPLES, model: type[A
         ("id__in=,", []),
         ("single__gt=1.1", [8]),
         ("money=0.5", [4, 5]),
+        ("money=0.502", []),
+        ("decimal__lt=0.13000000000000000001", [1, 2, 3]),
         ("flag=true", [6, 7, 8]),
         ("flag=0&id__gt=3", [4, 5]),
         ("flag__isnull=true", [9, 10]),
@@ -143,6 +147,11 @@ def test_a_list_is_filtered_sorted_and_paged_in_every_world(place: Place) -> Non
             *(21, 18, 15, 12, 9, 6, 3),
             *(22, 19, 16, 13, 10, 7, 4),
         ]
+
+
+def test_a_number_that_its_column_could_not_hold_is_compared_all_the_same(place: Place) -> None:
+    assert found(place, "money__lt=99999999999999&id__lt=3") == [1, 2]
+    assert found(place, "money__in=0.251,0.25") == [2, 3]
 
 
 def test_what_the_application_adds_comes_before_what_is_asked(sqlite_things: Place) -> None:

@@ -10,11 +10,26 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import ARRAY, DateTime, Enum, ForeignKey, Integer, MetaData, String, event, func, insert, select, text
+from sqlalchemy import (
+    ARRAY,
+    Computed,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from stillroom import ForkedConnection, ReadOnlyError, Repository, Retry, SerializationFailure
 from stillroom.errors import BadRow, NotNullViolation, UniqueViolation
@@ -180,6 +195,47 @@ def test_the_next_key_follows_those_that_were_given(thread_things: Place) -> Non
     with thread_things.unit() as uow:
         made = thread_things.repository(Thing, uow).create(**few(3))
     assert made.id == 42
+
+
+@pytest.mark.usefixtures("own_database")
+def test_the_counter_of_another_schema_is_left_alone(postgresql_database: str) -> None:
+    with Place({"main": postgresql_database}, PSYCOPG) as place:
+        engine = place.plain["main"].engine
+        with engine.begin() as connection:
+            connection.execute(text("create schema tenant"))
+            Animals.metadata.create_all(connection)
+        tenant = engine.execution_options(schema_translate_map={None: "tenant"})
+        Animals.metadata.create_all(tenant)
+
+        keys = []
+        for bind in (tenant, engine):
+            with Session(bind) as session, session.begin():
+                if bind is tenant:
+                    Repository[Animal](session).load([{"id": 40, "name": "Tom"}])
+                keys.append(Repository[Animal](session).create(name="Rex").id)
+
+        assert keys == [41, 1]
+
+
+def test_values_of_computed_columns_are_passed_over() -> None:
+    class Own(ModelBase, DeclarativeBase, database="main"):
+        pass
+
+    class Box(Own):
+        __tablename__ = "boxes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        side: Mapped[int]
+        area: Mapped[int] = mapped_column(Computed("side * side"))
+
+    engine = create_engine("sqlite://")
+    Own.metadata.create_all(engine)
+    with Session(engine) as session:
+        boxes = Repository[Box](session)
+        assert boxes.load([{"id": 1, "side": 2, "area": 4}, {"id": 2, "side": 3, "area": 0}]) == 2
+        assert boxes.create_many([{"id": 3, "side": 4, "area": 16}, {"side": 5}]) == 2
+        assert boxes.upsert_many([{"id": 1, "side": 6, "area": 4}]) == 1
+        assert [each.area for each in boxes.list(order_by="id")] == [36, 9, 16, 25]
+    engine.dispose()
 
 
 # --- what is refused

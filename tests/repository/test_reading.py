@@ -100,10 +100,11 @@ def test_get_for_update_gives_a_loaded_object_its_newest_values(postgresql_shop:
 
 
 @pytest.mark.usefixtures("committed")
-def test_for_update_locks_the_row(postgresql_shop: Place) -> None:
+@pytest.mark.parametrize("lock", [True, {}], ids=str)
+def test_for_update_locks_the_row(postgresql_shop: Place, lock: Any) -> None:
     with postgresql_shop.unit() as uow, postgresql_shop.unit() as other:
         users = postgresql_shop.repository(User, uow)
-        assert users.get(1, for_update=True).name == "Ada"
+        assert users.get(1, for_update=lock).name == "Ada"
         with pytest.raises(LockTimeout):
             postgresql_shop.repository(User, other).get(1, for_update={"nowait": True})
         other.doom("its transaction has failed")

@@ -118,7 +118,10 @@ class DecimalNumber(TypeDecorator[Decimal]):
         number = value if isinstance(value, Decimal) else Decimal(str(value))
         if dialect.name != "sqlite":
             return number
-        if not number.is_finite() or len(number.normalize().as_tuple().digits) > _FLOAT_DIGITS:
+        digits = number.as_tuple().digits
+        # Those before the zeros at the end; not by `normalize`, which rounds to what Python's decimal context keeps.
+        exact = len(digits) <= _FLOAT_DIGITS or len("".join(map(str, digits)).rstrip("0")) <= _FLOAT_DIGITS
+        if not number.is_finite() or not exact:
             msg = (
                 f"{value!r} is no number of at most {_FLOAT_DIGITS} digits, and SQLite keeps no more."
                 " Round it, or store it as text"

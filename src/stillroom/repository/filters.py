@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, and_, not_, or_
+from sqlalchemy import ColumnElement, and_, false, not_, or_, true
 
 from ..models import matching
 from .plan import attribute_of
@@ -75,6 +75,8 @@ class NotIn:
         if self.values is None:
             return None
         column = _column(model, self.column)
+        if not self.values:
+            return true()
         values, has_null = _apart(self.values)
         others = column.not_in(values)
         return and_(others, column.is_not(None)) if has_null else or_(others, column.is_(None))
@@ -179,7 +181,7 @@ class Search:
                     cast("InstrumentedAttribute[Any]", column), self.text, ignoring_case=self.ignoring_case
                 )
             )
-        return or_(*found)
+        return or_(false(), *found)
 
 
 @dataclass(frozen=True, slots=True, init=False)

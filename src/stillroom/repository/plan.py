@@ -33,6 +33,9 @@ class Plan:
         database: The name of the database; None: where the model's base says, else the default one.
         show_deleted: Rows that are softly deleted are seen.
 
+    Attributes:
+        hides: What a statement of the user's own hides if its conditions make it read the table; None: nothing.
+
     Raises:
         InvalidModel: The class is not mapped.
     """
@@ -57,6 +60,7 @@ class Plan:
         self.hooks = hooks
         self.database = database if database is not None else database_of(model)
         self.show_deleted = show_deleted
+        self.hides: ColumnElement[bool] | None = None
 
     def __repr__(self) -> str:
         return f"<Plan of {self.model.__name__}>"
@@ -70,6 +74,15 @@ class Plan:
     @cached_property
     def _showing_deleted(self) -> Plan:
         return self._like(self.model, show_deleted=True)
+
+    @cached_property
+    def where_read(self) -> Plan:
+        """
+        The same plan, but for a statement that may not read the model's table: only one that does hides rows.
+        """
+        plan = self._like(self.model, show_deleted=True)
+        plan.hides = self.visible
+        return plan
 
     def of_alias(self, alias: Any) -> Plan:
         """

@@ -33,8 +33,13 @@ def get(
     """
     Return the object with a primary key, or None; one that the session has already costs no statement.
     """
-    if options or for_update:  # Session.get would give a loaded object back as it is, neither loaded further nor fresh
-        query = Query((statements.key_condition(plan, key),), options=options, for_update=for_update or False)
+    if options or for_update not in (False, None):
+        # Session.get would give a loaded object back as it is, neither loaded further nor fresh.
+        query = Query(
+            (statements.key_condition(plan, key),),
+            options=options,
+            for_update=False if for_update is None else for_update,
+        )
         return one_or_none(session, plan, query)
     if plan.is_plain:
         is_value = len(plan.keys) == 1 and not isinstance(key, _PARTS)

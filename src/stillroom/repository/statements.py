@@ -135,13 +135,18 @@ def seen_by(plan: Plan, base: Select[Any]) -> Plan:
     entity = base.column_descriptions[0].get("entity")
     if entity is not None and not isinstance(entity, type) and inspect(entity).mapper.isa(plan.mapper):
         plan = plan.of_alias(entity)
-    if plan.visible is None:
-        return plan
-    pending: list[Any] = list(base.get_final_froms())
+    return plan if plan.visible is None or _reads(base, plan) else plan.where_read
+
+
+def _reads(statement: Select[Any], plan: Plan) -> bool:
+    """
+    Say whether a SELECT reads the table that says what is deleted.
+    """
+    pending: list[Any] = list(statement.get_final_froms())
     for each in pending:
         if isinstance(each, Join):
             pending += [each.left, each.right]
-    return plan if plan.model.deleted_at.expression.table in pending else plan.with_deleted()
+    return plan.model.deleted_at.expression.table in pending
 
 
 def plan_for(plan: Plan, query: Query) -> Plan:
@@ -166,7 +171,7 @@ def plan_for(plan: Plan, query: Query) -> Plan:
 
 
 def _locked(statement: Select[Any], lock: Lock, **of: Any) -> Select[Any]:
-    if not lock:
+    if lock in (False, None):  # an empty mapping of arguments is a lock too
         return statement
     # What the session has loaded already is read again: a lock on a row whose values are old would protect nothing.
     # Of the model's own tables alone: PostgreSQL cannot lock what an outer join brings in for a joined load.
@@ -181,7 +186,8 @@ def whole_text(base: TextClause, where: tuple[Any, ...], query: Query) -> TextCl
     Raises:
         TypeError: It comes with what only a `select()` can take.
     """
-    if where or query.order_by is not None or query.limit is not None or query.offset is not None or query.for_update:
+    further = (query.order_by, query.limit, query.offset, query.for_update or None)
+    if where or any(each is not None for each in further):
         raise TypeError(f"a text() is the whole statement: {_NOTHING_BUT_TEXT}")
     if isinstance(base, NamedQuery):
         return base.given(query.equal)
@@ -202,6 +208,8 @@ def narrowed(
     found = _visible(plan, where, query)
     if found:
         statement = statement.where(*found)
+    if plan.hides is not None and _reads(statement, plan):
+        statement = statement.where(plan.hides)
     order = ordering(plan, query.order_by)
     if order:
         statement = statement.order_by(*order)

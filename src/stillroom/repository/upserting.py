@@ -11,6 +11,7 @@ from ..errors import SerializationFailure, UniqueViolation
 from . import conflicts, writing
 from .keys import violated_key
 from .plan import Plan
+from .savepoints import expire_with_savepoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,6 +157,8 @@ def upsert(
         meant = and_(*(plan.columns[name].is_not_distinct_from(value) for name, value in matched.items()))
         returned = statement.returning(plan.model, meant if dialect.name in MARIADB else true()).options(*plan.loading)
         entity, is_meant = session.execute(returned, execution_options={"populate_existing": True}).one()
+    if entity is not None:
+        expire_with_savepoint(session, [entity])
     if not is_meant:
         keys = () if entity is None else plan.unique_keys
         key = next((key for key in keys if all(getattr(entity, name) == given.get(name) for name in key.names)), None)

@@ -160,7 +160,7 @@ class Writing(Bound[M, R], Generic[M, R]):
         """
         Same as `upsert`, but for many rows, the fastest way of the database; return how many were given.
 
-        Of several rows with one key, the later ones update the first. Objects that the session has are not refreshed.
+        Of several rows with one key, the later ones update the first. Objects that the session has are refreshed.
 
         Raises:
             BadRow: A row has an unknown name, or a value that cannot be converted.

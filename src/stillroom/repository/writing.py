@@ -11,12 +11,14 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import MANYTOONE
 from sqlalchemy.orm.exc import StaleDataError
-from sqlalchemy.sql.elements import True_
+from sqlalchemy.sql.elements import AsBoolean, BooleanClauseList, Grouping, True_
+from sqlalchemy.sql.operators import or_ as or_op
 
 from ..models import InvalidModel
 from . import statements
 from .problems import about, not_found
 from .query import Query
+from .savepoints import expire_with_savepoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -189,21 +191,82 @@ def update_where(
     changes |= counted(plan)
     statement = sql_update(plan.model).where(*where).values({plan.column(name): changes[name] for name in changes})
     result = session.execute(statement, execution_options={"synchronize_session": False})
-    known = [inspect(entity).identity for entity in _in_session(session, plan)]
-    settle(session, plan, list(selected(session, plan, known, populate_existing=True)))
+    refresh(session, plan, changes)
     return cast("CursorResult[Any]", result).rowcount
+
+
+def refresh(session: Session, plan: Plan, changed: Iterable[str]) -> None:
+    """
+    Load the columns of the objects that the session has anew, after a statement that the unit of work did not see.
+
+    What is behind relationships stays, since asyncio could not load it when it is read; unless its key has changed.
+
+    Args:
+        session: The session, with nothing pending.
+        plan: The model.
+        changed: The attributes that the statement may have changed.
+    """
+    before = []
+    if session.in_nested_transaction():
+        before = [(entity, _loaded(entity)) for entity in _in_session(session, plan)]
+    outdated = _expired(session, plan, changed)
+    if outdated:
+        settle(session, plan, list(selected(session, plan, [identity for identity, _ in outdated])))
+    if before:
+        expire_with_savepoint(session, [entity for entity, values in before if _differs(plan, values, entity)])
+
+
+_EXPIRED = object()
+
+
+def _loaded(entity: Any) -> dict[str, Any]:
+    """
+    Return the columns of an object that it has, with a mark in place of those that are to be loaded again.
+    """
+    state = inspect(entity)
+    return {**dict.fromkeys(state.expired_attributes, _EXPIRED), **state.dict}
+
+
+def _differs(plan: Plan, before: Mapping[str, Any], entity: Any) -> bool:
+    now = inspect(entity).dict
+    return any(
+        before[name] is _EXPIRED or not attribute.type.compare_values(before[name], now[name])
+        for name, attribute in plan.columns.items()
+        if name in before and name in now
+    )
+
+
+def _expired(session: Session, plan: Plan, changed: Iterable[str]) -> list[tuple[tuple[Any, ...], Any]]:
+    """
+    Expire the columns of the objects that the session has, and return the primary keys and the objects.
+    """
+    entities = _in_session(session, plan)
+    if not entities:
+        return []
+    columns = {each for name in changed if name in plan.columns for each in plan.columns[name].property.columns}
+    moved = (each.key for each in plan.mapper.relationships if not columns.isdisjoint(each.local_columns))
+    names = {*plan.mapper.column_attrs.keys(), *moved}
+    outdated = []
+    for entity in entities:
+        state = inspect(entity)
+        if loaded := names.intersection(state.dict):
+            session.expire(entity, loaded)
+        outdated.append((state.identity, entity))
+    return outdated
 
 
 def _update_each(session: Session, plan: Plan, where: list[ColumnElement[bool]], values: Mapping[str, Any]) -> int:
     """
     Change the rows of a class that is stored in several tables, which one UPDATE cannot.
     """
-    statement = select(plan.model).where(*where).with_for_update(of=plan.model)
-    found = session.scalars(statement, execution_options={"populate_existing": True}).unique().all()
+    outdated = _expired(session, plan, values)
+    found = session.scalars(select(plan.model).where(*where).with_for_update(of=plan.model)).unique().all()
     for entity in found:
         for name, value in values.items():
             setattr(entity, name, value)
     settle(session, plan, found)
+    rest = [identity for identity, entity in outdated if _made_by_database(entity)]
+    settle(session, plan, list(selected(session, plan, rest)))
     return len(found)
 
 
@@ -213,18 +276,35 @@ def flat(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         UnknownColumn: A name is no attribute of the model.
+        ValueError: An object that is referred to has no row.
     """
     require_known(plan, values)
     mapper, found = plan.mapper, {}
     for name, value in values.items():
         relationship = mapper.relationships.get(name)
         if relationship is not None and relationship.direction is MANYTOONE:
+            if value is not None:
+                _require_stored(name, value)
             for local, remote in relationship.local_remote_pairs or ():
                 attribute = relationship.mapper.get_property_by_column(remote).key
                 found[mapper.get_property_by_column(local).key] = None if value is None else getattr(value, attribute)
         else:
             found[mapper.synonyms[name].name if name in mapper.synonyms else name] = value
     return found
+
+
+def _require_stored(name: str, value: Any) -> None:
+    """
+    Send an object that is only added yet: without its key, NULL would be written in place of it.
+
+    Raises:
+        ValueError: It is in no session.
+    """
+    state = inspect(value)
+    if state.pending:
+        state.session.flush()
+    if not state.has_identity:
+        raise ValueError(f"{name}={value!r}: this object has no row to refer to; add it first")
 
 
 def counted(plan: Plan) -> dict[str, Any]:
@@ -339,18 +419,17 @@ def settle(session: Session, plan: Plan, entities: Sequence[Any]) -> None:
 
 def _made_by_database(entity: Any) -> list[str]:
     state = inspect(entity)
-    return sorted(state.expired_attributes.intersection(state.mapper.column_attrs.keys()))
+    expired = state.expired_attributes
+    return sorted(expired.intersection(state.mapper.column_attrs.keys())) if expired else []
 
 
-def selected(
-    session: Session, plan: Plan, identities: Iterable[tuple[Any, ...]], **execution_options: Any
-) -> Iterator[Any]:
+def selected(session: Session, plan: Plan, identities: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
     """
     Iterate over the mapped objects with these primary keys, a batch of them for each statement.
     """
     dialect = session.get_bind(plan.mapper).dialect.name
     for condition in statements.keys_conditions(plan, list(identities), dialect):
-        yield from session.scalars(select(plan.model).where(condition), execution_options=execution_options).unique()
+        yield from session.scalars(select(plan.model).where(condition)).unique()
 
 
 def _in_session(session: Session, plan: Plan) -> list[Any]:
@@ -373,8 +452,8 @@ def _conditions(plan: Plan, query: Query, method: str, *, all_rows: bool) -> lis
     if isinstance(base, TextClause):
         raise TypeError(f"{method} cannot read a text(); execute it as it is: session.execute(text(...))")
     seen = statements.plan_for(plan, query)
-    found = [each for each in statements.conditions(seen, where, query.equal) if not isinstance(each, True_)]
-    if not found and (base is None or base.whereclause is None) and not all_rows:
+    found = statements.conditions(seen, where, query.equal)
+    if not any(map(_restricts, found)) and (base is None or base.whereclause is None) and not all_rows:
         raise ValueError(
             f"{method} without a condition is about every {plan.model.__name__}: if you mean that, say all_rows=True"
         )
@@ -383,6 +462,18 @@ def _conditions(plan: Plan, query: Query, method: str, *, all_rows: bool) -> lis
     if plan.visible is not None:
         found.append(plan.visible)
     return found
+
+
+def _restricts(condition: Any) -> bool:
+    """
+    Say whether a condition is one at all: `and_(*conditions)` of none is not, and finds every row.
+    """
+    while isinstance(condition, AsBoolean | Grouping):
+        condition = condition.element
+    if isinstance(condition, BooleanClauseList):
+        parts = [_restricts(each) for each in condition.clauses]
+        return all(parts) and bool(parts) if condition.operator is or_op else any(parts)
+    return not isinstance(condition, True_)
 
 
 def _among(plan: Plan, base: Select[Any]) -> ColumnElement[bool]:

@@ -180,6 +180,18 @@ class Dog(Animal):
     __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012
     id: Mapped[int] = mapped_column(ForeignKey(Animal.id), primary_key=True)
     tricks: Mapped[int] = mapped_column(default=0)
+    walks: Mapped[list[Walk]] = relationship(cascade="all, delete-orphan")
+
+
+class Walk(Base):
+    """
+    What a dog has behind it.
+    """
+
+    __tablename__ = "walk"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dog_id: Mapped[int] = mapped_column(ForeignKey(Dog.id))
+    place: Mapped[str] = mapped_column(String(20))
 
 
 class Circle(Base):

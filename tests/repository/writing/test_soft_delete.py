@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import func, literal, select
 
 from stillroom.errors import NotFound, UniqueViolation
 from stillroom.models import InvalidModel
@@ -73,6 +74,23 @@ def test_update_where_leaves_marked_rows_alone(shop: Shop) -> None:
         return first.text, second.text
 
     assert shop(body) == ("y", "x")
+
+
+def test_what_is_marked_is_hidden_from_statements_that_only_their_conditions_make_read_the_table(shop: Shop) -> None:
+    def body(session: Session) -> list[dict[str, Any]]:
+        first, _ = notes(session, "a", "b")
+        repository = Notes(session)
+        repository.delete(first.id)
+        there, number = Note.slug <= "b", func.count().label("number")
+        assert repository.rows(number, where=there) == [{"number": 1}]
+        assert repository.rows(number, text="") == [{"number": 1}]
+        assert repository.json(number, where=there) == b'[{"number":1}]'
+        assert repository.count(select(number), Note.slug == "a") == 1
+        assert repository.exists(select(literal(1)), Note.slug == "a") is False
+        assert repository.rows(literal(1).label("one")) == [{"one": 1}]
+        return repository.with_deleted().rows(number, where=there)
+
+    assert shop(body) == [{"number": 2}]
 
 
 def test_restore_takes_a_deletion_back(shop: Shop) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, inspect, select, update
 
 from stillroom.errors import UniqueViolation
 from stillroom.models import UnknownColumn
@@ -319,10 +319,30 @@ def test_upsert_many_follows_the_same_rules(shop: Shop) -> None:
         loaded = accounts.create(code="0", balance=1)
         rows = [{"code": str(number), "balance": number + 10} for number in range(20)]
         assert accounts.upsert_many(iter(rows), match=["code"]) == 20
-        session.refresh(loaded)
+        assert not inspect(loaded).expired_attributes
         return loaded.balance, loaded.version, accounts.count(), accounts.one(code="7").version
 
     assert shop(body) == (10, 2, 20, 1)
+
+
+def test_upsert_many_leaves_no_object_behind_which_a_later_change_would_be_lost(shop: Shop) -> None:
+    def body(session: Session) -> tuple[Any, ...]:
+        person = People(session).create(email="a", name="Ada")
+        People(session).upsert_many([{"email": "a", "name": "Eve"}], match=["email"])
+        seen = person.name
+        People(session).update(person.id, name="Ada")
+        return seen, session.scalar(select(Person.name))
+
+    assert shop(body) == ("Eve", "Ada")
+
+
+def test_upsert_many_of_several_tables_takes_a_generator(shop: Shop) -> None:
+    def body(session: Session) -> tuple[Any, ...]:
+        rows = [{"name": "Rex", "tricks": 1}, {"name": "Fido", "tricks": 2}, {"name": "Rex", "tricks": 3}]
+        assert Dogs(session).upsert_many(iter(rows), match=["name"]) == 3
+        return tuple((each.name, each.tricks) for each in Dogs(session).list(order_by="name"))
+
+    assert shop(body) == (("Fido", 2), ("Rex", 3))
 
 
 def test_upsert_many_never_passes_over_a_row_that_meets_another_one(shop: Shop) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import event, inspect, select, true, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import and_, event, inspect, or_, select, text, true, update
+from sqlalchemy.orm import aliased, selectinload
 from sqlalchemy.orm.exc import StaleDataError
 
 from stillroom.errors import NotFound
 from stillroom.models import UnknownColumn
+from stillroom.repository import NotIn
 from tests.repository.writing.models import (
     Account,
     Accounts,
@@ -34,6 +35,7 @@ from tests.repository.writing.models import (
     Team,
     Teams,
     Vehicles,
+    Walk,
 )
 
 if TYPE_CHECKING:
@@ -251,10 +253,29 @@ class Everything:
         return None
 
 
-NO_CONDITIONS: list[tuple[Any, ...]] = [(), (Everything(),), (true(),), (select(Person),)]
+def no_parts(combined: Callable[..., Any]) -> Any:
+    """
+    Return what `and_(*conditions)` is if there are no conditions.
+    """
+    with pytest.deprecated_call(match="without arguments"):
+        return combined()
 
 
-@pytest.mark.parametrize("where", NO_CONDITIONS, ids=["nothing", "filter", "true", "select"])
+NO_CONDITIONS: dict[str, tuple[Any, ...]] = {
+    "nothing": (),
+    "filter": (Everything(),),
+    "true": (true(),),
+    "select": (select(Person),),
+    "select of true": (select(Person), true()),
+    "and of nothing": (no_parts(and_),),
+    "or of nothing": (no_parts(or_),),
+    "and of true": (and_(True),),  # noqa: FBT003  # what is tested
+    "or with nothing": (or_(no_parts(and_), no_parts(or_)),),
+    "not in nothing": (NotIn("id", []),),
+}
+
+
+@pytest.mark.parametrize("where", NO_CONDITIONS.values(), ids=NO_CONDITIONS.keys())
 def test_all_rows_must_be_asked_for(shop: Shop, where: tuple[Any, ...]) -> None:
     def body(session: Session) -> tuple[int, int]:
         people = People(session)
@@ -313,6 +334,80 @@ def test_update_where_takes_a_relationship_and_a_select(shop: Shop) -> None:
         return young.team_id, old.team_id
 
     assert shop(body) == (None, None)
+
+
+def test_update_where_sends_an_object_that_it_refers_to_before(shop: Shop) -> None:
+    def body(session: Session) -> tuple[Any, ...]:
+        person, team = ada(session), Team(name="red")
+        session.add(team)
+        assert People(session).update_where(id=person.id, values={"team": team}) == 1
+        with pytest.raises(ValueError, match="this object has no row to refer to; add it first"):
+            People(session).update_where(id=person.id, values={"team": Team(name="blue")})
+        return person.team_id == team.id, person.team_id is None
+
+    assert shop(body) == (True, False)
+
+
+def test_update_where_keeps_what_is_loaded_behind_relationships_unless_their_keys_change(shop: Shop) -> None:
+    def body(session: Session) -> tuple[Any, ...]:
+        red, blue = Teams(session).add_all([Team(name="red"), Team(name="blue")])
+        key = ada(session, team=red).id
+        session.flush()
+        session.expunge_all()
+        options = [selectinload(Person.badges), selectinload(Person.team)]
+        person = People(session).get(key, options=options)
+        assert person is not None
+        People(session).update_where(id=key, values={"age": 7})
+        kept = {"badges", "team"} & inspect(person).unloaded
+        People(session).update_where(id=key, values={"team_id": blue.id})
+        return kept, person.age, {"badges", "team"} & inspect(person).unloaded, getattr(person.team, "name", None)
+
+    assert shop(body) == (set(), 7, {"team"}, "blue")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda people, key: people.update_where(id=key, values={"name": "Eve"}),
+        lambda people, key: people.upsert({"id": key, "email": "a", "name": "Eve"}),
+        lambda people, key: people.upsert_many([{"id": key, "email": "a", "name": "Eve"}]),
+    ],
+    ids=["update_where", "upsert", "upsert_many"],
+)
+def test_objects_do_not_keep_what_a_savepoint_takes_back(shop: Shop, write: Callable[..., Any]) -> None:
+    def body(session: Session) -> tuple[Any, ...]:
+        people = People(session)
+        person, other = people.create(email="a", name="Ada"), people.create(email="b")
+        with session.begin_nested() as outer:
+            with session.begin_nested():
+                write(people, person.id)
+            seen = [person.name]
+            with session.begin_nested() as unrelated:
+                unrelated.rollback()
+            assert not inspect(person).expired
+            outer.rollback()
+        assert inspect(person).expired
+        assert not inspect(other).expired
+        seen.append(person.name)
+        with session.begin_nested():
+            write(people, person.id)
+        with session.begin_nested() as unrelated:
+            unrelated.rollback()
+        return *seen, person.name, inspect(person).expired
+
+    assert shop(body) == ("Eve", "Ada", "Eve", False)
+
+
+def test_a_row_that_a_savepoint_takes_back_is_not_there(shop: Shop) -> None:
+    def body(session: Session) -> Any:
+        people = People(session)
+        with session.begin_nested() as savepoint:
+            made = people.upsert({"email": "a", "name": "Ada"}, match=["email"])
+            key = made.id
+            savepoint.rollback()
+        return people.get(key)
+
+    assert shop(body) is None
 
 
 def test_a_select_of_an_alias_or_with_a_join_changes_its_own_rows_alone(shop: Shop) -> None:
@@ -436,13 +531,27 @@ def test_joined_inheritance_writes_all_of_its_tables(shop: Shop) -> None:
         assert Dogs(session).update_where(Dog.tricks == 2, values={"name": "Bello", "tricks": Dog.tricks + 1}) == 1
         assert (dog.name, dog.tricks, dog.version) == ("Bello", 3, 3)
         assert Animals(session).update_where(Animal.name == "Bello", values={"name": "Rex"}) == 1
-        assert not inspect(dog).unloaded
+        assert not inspect(dog).expired_attributes
         assert (dog.name, dog.version) == ("Rex", 4)
         Dogs(session).create(name="Hasso")
         assert Dogs(session).delete_where(name="Hasso") == 1
         return Animals(session).delete_where(all_rows=True), Dogs(session).count(), Animals(session).count()
 
     assert shop(body) == (2, 0, 0)
+
+
+def test_objects_in_several_tables_are_read_anew_with_all_others_and_keep_what_is_behind_them(shop: Shop) -> None:
+    def body(session: Session) -> tuple[Any, ...]:
+        rex, max_ = Dogs(session).create(name="Rex"), Dogs(session).create(name="Max")
+        rex.walks.append(Walk(place="park"))
+        session.flush()
+        session.connection().execute(text("update dog set tricks = 5"))  # behind the session
+        assert Dogs(session).update_where(name="Rex", values={"tricks": Dog.tricks + 1}) == 1
+        assert not inspect(rex).unloaded
+        assert not inspect(max_).expired_attributes
+        return rex.tricks, max_.tricks, [each.place for each in rex.walks]
+
+    assert shop(body) == (6, 5, ["park"])
 
 
 def test_concrete_inheritance_writes_its_own_table(shop: Shop) -> None:

@@ -346,7 +346,7 @@ class Batches:
                 f"{self.plan.model.__name__} has no column {name!r}; it has {', '.join(map(repr, self.columns))}"
             )
             raise bad_row(self.plan.model, number, error, name) from error
-        return names & self.columns.keys()
+        return names.intersection(self.columns)
 
     def _mappings(self, chunk: list[Any], first: int) -> list[Mapping[str, Any]]:
         mappings: list[Mapping[str, Any]] = []
@@ -416,7 +416,18 @@ def taken(rows: Any) -> Any:
     return found
 
 
-def drawn(rows: AsyncIterable[Any]) -> Iterator[Any]:
+def iterated(rows: Any) -> Iterable[Any]:
+    """
+    Return rows to iterate over, wherever they come from.
+
+    Raises:
+        TypeError: They were taken before.
+    """
+    rows = taken(rows)
+    return cast("Iterable[Any]", rows) if hasattr(rows, "__iter__") else _drawn(rows)
+
+
+def _drawn(rows: AsyncIterable[Any]) -> Iterator[Any]:
     """
     Draw the rows of an asynchronous iterable from inside of `AsyncSession.run_sync`.
     """

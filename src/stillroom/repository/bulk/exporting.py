@@ -41,7 +41,7 @@ def export(
     Write the rows that fit to a file, and return how many.
 
     Raises:
-        ValueError: The format is not known.
+        ValueError: The format is not known, or two columns have one name.
         MissingExtra: The format needs pyarrow, which is not installed.
     """
     chosen = formats.format_of(target, format_)
@@ -50,6 +50,10 @@ def export(
     written = 0
     with _streamed(session, plan, statement) as result, _opened(target) as file:
         names = tuple(result.keys())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"several columns are named {', '.join(map(repr, twice))}; give them names of their own (AS)"
+            )
         writer = formats.writer(chosen, file, names, types or [NullType()] * len(names))
         for rows in result.partitions(_BATCH):
             writer.write(rows)

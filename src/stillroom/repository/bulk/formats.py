@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import timedelta
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import msgspec
-from sqlalchemy import ARRAY, JSON
+from sqlalchemy import ARRAY, JSON, Interval
 from sqlalchemy.types import TypeDecorator
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def python_type(type_: TypeEngine[Any]) -> Any:
     """
     Return the Python type of a column's values; `Any` where it says none, or where JSON has one already.
     """
+    if isinstance(type_, Interval):  # a TypeDecorator of points in time, where the backend has no intervals
+        return timedelta
     if isinstance(type_, TypeDecorator):
         return python_type(type_.impl_instance)
     if isinstance(type_, JSON):

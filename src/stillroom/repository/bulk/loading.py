@@ -17,7 +17,7 @@ from ...errors import DriverError, ReadOnlyError, StillroomError
 from ..problems import raise_translated
 from ..quoting import quoted
 from ..upserting import MARIADB
-from .batches import Batches, bad_row, drawn, taken, writable
+from .batches import Batches, bad_row, iterated, taken, writable
 from .copying import Copy, takes_copy
 from .exporting import exported
 
@@ -138,9 +138,7 @@ class Inserting:
         """
         Return the rows in batches; `alike` as for `Batches`.
         """
-        rows = taken(rows)
-        plain = cast("Iterable[Any]", rows) if hasattr(rows, "__iter__") else drawn(rows)
-        return Batches(self.plan, self.connection.dialect, plain, converts=not self.by_core, alike=alike)
+        return Batches(self.plan, self.connection.dialect, iterated(rows), converts=not self.by_core, alike=alike)
 
     def copy(self, shape: Shape) -> Copy | None:
         """
@@ -304,11 +302,13 @@ def advance_counters(connection: Connection, plan: Plan) -> None:
     """
     Let the counters of keys go on behind the keys that were given, as the other databases do by themselves.
     """
+    translated = connection.get_execution_options().get("schema_translate_map") or {}
     for table in plan.mapper.tables:
         column = table.autoincrement_column if isinstance(table, Table) else None
         if column is None:
             continue
-        counter = sql_cast(func.pg_get_serial_sequence(quoted(table.schema, table.name), column.name), REGCLASS)
+        name = quoted(translated.get(table.schema, table.schema), table.name)
+        counter = sql_cast(func.pg_get_serial_sequence(name, column.name), REGCLASS)
         found = select(counter.label("counter"), func.max(column).label("greatest")).subquery()
         connection.execute(
             select(func.setval(found.c.counter, found.c.greatest)).where(

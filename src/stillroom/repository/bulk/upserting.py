@@ -12,7 +12,8 @@ from sqlalchemy import func, select, text, tuple_
 from sqlalchemy import table as sql_table
 
 from .. import conflicts, upserting
-from .batches import bad_row
+from ..writing import refresh
+from .batches import bad_row, iterated
 from .copying import Copy, takes_copy
 from .loading import Inserting, all_or_nothing, is_of_a_row, writing
 
@@ -44,14 +45,19 @@ def upsert_many(
     """
     with writing(session, plan) as connection:
         if not upserting.fits_one_statement(plan, connection.dialect.name):
-            return sum(upserting.upsert(session, plan, row, match, update) is not None for row in rows)
+            return sum(upserting.upsert(session, plan, row, match, update) is not None for row in iterated(rows))
         upserts = _Upserts(session, connection, plan, match, update)
-        return sum(map(upserts.send, upserts.inserting.batches(rows, alike=True)))
+        count = sum(map(upserts.send, upserts.inserting.batches(rows, alike=True)))
+        refresh(session, plan, upserts.updated)
+        return count
 
 
 class _Upserts:
     """
     Upserts batches of rows, each shape with a statement of its own.
+
+    Attributes:
+        updated: The attributes of rows that were there and may have changed.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class _Upserts:
         self.dialect = connection.dialect.name
         self.inserting = Inserting(session, connection, plan, self._insert)
         self.stagings: dict[Shape, _Staging | None] = {}
+        self.updated: set[str] = set()
 
     def _aim(self, shape: Shape) -> conflicts.Target:
         return conflicts.target(self.plan, shape.given, self.match, self.update)
@@ -79,6 +86,7 @@ class _Upserts:
         Upsert a batch, and return how many rows it has.
         """
         aim = self._aim(batch.shape)
+        self.updated.update(aim.update)
         self._require_values(batch, aim)
         if not self._staged(batch):
             self.inserting.send(batch)

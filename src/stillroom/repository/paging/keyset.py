@@ -5,7 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Double, Enum, Float, Numeric, and_, false, literal, or_, true, tuple_, type_coerce
+from sqlalchemy import (
+    Column,
+    Date,
+    DateTime,
+    Double,
+    Enum,
+    Float,
+    Numeric,
+    String,
+    Time,
+    and_,
+    false,
+    literal,
+    or_,
+    true,
+    tuple_,
+    type_coerce,
+)
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import nulls_first_op, nulls_last_op
 from sqlalchemy.types import TypeDecorator
@@ -175,6 +192,9 @@ def _sort_key(plan: Plan, clause: Any, dialect: Dialect) -> SortKey:
 def _stored(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
     while isinstance(type_, TypeDecorator):
         type_ = type_.load_dialect_impl(dialect)
+    if dialect.name == "sqlite" and isinstance(type_, Date | DateTime | Time):
+        # Text, which is compared as it stands: CURRENT_TIMESTAMP writes a time with fewer digits than SQLAlchemy does.
+        return String()
     # SQLite keeps decimal numbers as floats and shows them rounded.
     inexact = isinstance(type_, Float) or (isinstance(type_, Numeric) and dialect.name == "sqlite")
     return Double() if inexact else type_

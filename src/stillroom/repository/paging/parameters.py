@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Enum, SmallInteger
+from sqlalchemy import BigInteger, Enum, Numeric, SmallInteger, literal
 from sqlalchemy.types import TypeDecorator
 
 from ...errors import InvalidListQuery
-from ...models import UTCDateTime
+from ...models import DecimalNumber, UTCDateTime
 from ...models.matching import contains, is_text, starts_with
 
 if TYPE_CHECKING:
@@ -121,7 +121,13 @@ class Field:
 
     def _value(self, parameter: str, text: str) -> Any:
         convert, expected = self._conversion
-        return converted(convert, expected, parameter, text)
+        value = converted(convert, expected, parameter, text)
+        # Compared as it is: to the column's own digits it may be too long, which some drivers refuse or round off.
+        return literal(value, Numeric(asdecimal=False)) if convert is _decimal and self._is_number else value
+
+    @cached_property
+    def _is_number(self) -> bool:
+        return isinstance(self.column.type, Numeric | DecimalNumber)
 
 
 def converted(convert: Converter, expected: str, parameter: str, text: str) -> Any:
