@@ -221,11 +221,11 @@ def _commit_in_order(unit: UnitCore, sessions: list[UnitSession]) -> None:
             unit.status = Status.PARTLY_COMMITTED
             if not isinstance(error, Exception):
                 raise
-            raise partial(done, session.database_name, remaining, error) from error
+            raise partial_commit(done, session.database_name, remaining, error) from error
         done.append(session.database_name)
 
 
-def partial(done: list[str], failed: str, remaining: list[str], error: BaseException) -> PartialCommitError:
+def partial_commit(done: list[str], failed: str, remaining: list[str], error: BaseException) -> PartialCommitError:
     """
     Make the error that says which databases are durable and which are not.
     """
@@ -484,7 +484,7 @@ def _commit_loggers(unit: UnitCore, *, failed: bool) -> None:
     done = [each.database_name for each in unit.sessions.values() if each.role == "writer" and each.commits]
     if unit.status is Status.COMMITTED and done:
         unit.status = Status.PARTLY_COMMITTED
-        raise partial(done, lost, [], problem) from problem
+        raise partial_commit(done, lost, [], problem) from problem
     if unit.status is Status.COMMITTED:
         unit.status = Status.UNKNOWN if is_unknown(problem) else Status.ROLLED_BACK
     raise problem

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 import threading
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import ref
 
 import msgspec
 from sqlalchemy import event
@@ -19,7 +17,9 @@ from .errors import PoolTimeout
 from .forking import process
 
 if TYPE_CHECKING:
+    import asyncio
     from types import FrameType
+    from weakref import ref
 
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import PoolProxiedConnection
@@ -317,14 +317,3 @@ def install(engine: Engine) -> None:
 
     event.listen(engine, "checkin", checked_in)
     event.listen(engine, "detach", detached)
-
-
-def current_task() -> Any:
-    """
-    Return a weak reference to the running asyncio task; None outside of one.
-    """
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        return None
-    return ref(task) if task is not None else None

@@ -8,13 +8,13 @@ import logging
 import sys
 from inspect import signature
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from ..pool import TICKET, FairQueuePool, Ticket, current_task
+from ..pool import TICKET, FairQueuePool, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
         Same as `FairQueuePool.connect`, but a task waits.
         """
         gate = self.gate
-        return self.check_out(gate.enter(self.wait_limit, TaskWaiter, current_task()) if gate is not None else None)
+        return self.check_out(gate.enter(self.wait_limit, TaskWaiter, _holder()) if gate is not None else None)
 
     def check_out(self, ticket: Ticket | None) -> PoolProxiedConnection:
         """
@@ -179,6 +179,17 @@ class AsyncFairQueuePool(FairQueuePool, AsyncAdaptedQueuePool):
         loop = asyncio.get_running_loop()
         while tasks := [task for task in (*self._under_way, *_ending) if task.get_loop() is loop]:
             await asyncio.wait(tasks)
+
+
+def _holder() -> ref[asyncio.Task[Any]] | None:
+    """
+    Return the task that will hold a connection; None outside of one.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return None
+    return ref(task) if task is not None else None
 
 
 _ending: set[asyncio.Task[None]] = set()

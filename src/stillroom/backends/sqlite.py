@@ -296,9 +296,7 @@ class SQLite(Backend):
         # A full disk, an I/O error or an interrupt can roll back by itself; the connection then says so.
         # https://www.sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction
         code = getattr(error, "sqlite_errorname", "") or ""
-        if not code.startswith(
-            ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM", "SQLITE_INTERRUPT", "SQLITE_CONSTRAINT")
-        ):
+        if not code.startswith(_MAY_ROLL_BACK):
             return False
         return not self.in_transaction(dbapi_connection)
 
