@@ -35,6 +35,8 @@ PARALLEL = (2, 4, 8)
 PARALLEL_BAR, IDLE_BAR, CONCURRENT_BAR = 0.5, 100.0, 5.0
 """Of the time of one after another, on two cores; milliseconds for each database that is up to date; seconds."""
 ONE = "Stillroom, one after another"
+HALVES = "Stillroom, two commands for half of them each, side by side"
+"""What two cores give where nothing is handed out: beside it one sees what `--parallel` itself adds or saves."""
 ALEMBIC = 4
 """Databases that the command `alembic` migrates, a process for each: more would only take longer."""
 _PATIENCE = 600.0
@@ -153,7 +155,7 @@ def _backend(
     ways |= {
         f"Stillroom, {each} at a time": _command("--parallel", str(each)) for each in PARALLEL if each != usual_count()
     }
-    ways["alembic, a process for each"] = _alembic
+    ways |= {HALVES: _halves, "alembic, a process for each": _alembic}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     idle: list[float] = []
     count = 0
@@ -199,6 +201,18 @@ def _command(*options: str) -> Way:
     return upgrade_all
 
 
+def _halves(urls: dict[str, str], root: Path) -> None:
+    names = list(urls)
+    halves = [{name: urls[name] for name in names[first::2]} for first in range(2)]
+    begun = [_begin(_configured(half, root)) for half in halves]
+    try:
+        for each in begun:
+            _end(each)
+    finally:
+        for each in begun:
+            each.kill()
+
+
 def _configured(urls: dict[str, str], root: Path) -> Path:
     """
     Return a new directory in which the command finds these databases.
@@ -207,7 +221,7 @@ def _configured(urls: dict[str, str], root: Path) -> Path:
     tables = [
         f'[databases.{name}]\nurl = "{url}"\nmigrations = "{root / "migrations"}"\n' for name, url in urls.items()
     ]
-    (directory / "stillroom.toml").write_text("\n".join(['default = "db0"', *tables]))
+    (directory / "stillroom.toml").write_text("\n".join([f'default = "{next(iter(urls))}"', *tables]))
     return directory
 
 

@@ -52,7 +52,7 @@ def test_json_built_by_the_database_has_the_values_of_rows(place: Place) -> None
     model = kinds.table(place, *by_database)
     with place.unit() as uow, statements(place) as sent:
         assert same_as_rows(place.repository(model, uow))
-        builds = {"sqlite": "json_group_array(json_object", "postgresql": "'{\"id\":'"}.get(backend, "select")
+        builds = {"sqlite": "json_group_array(json_object", "postgresql": "::text || "}.get(backend, "select")
         assert builds in sent[0].lower()
         assert len(sent) == 2
 
@@ -123,6 +123,16 @@ def test_json_has_every_digit_of_a_time(postgresql_shop: Place, zone: str) -> No
         for time in (f"{day} 03:04:{each}" for day in days for each in seconds):
             session.execute(text(f"update kinds set clock = '{time}', zoned = '{time}+00', moment = '{time}+00'"))
             assert same_as_rows(postgresql_shop.repository(model, uow)), time
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, MDY"])
+def test_json_of_times_does_not_depend_on_the_date_style(postgresql_shop: Place, style: str) -> None:
+    model = kinds.table(postgresql_shop, "day", "clock", "zoned", "moment")
+    with postgresql_shop.unit() as uow:
+        things = postgresql_shop.repository(model, uow)
+        usual = things.json(order_by="id")
+        postgresql_shop.waiting(uow.main).execute(text(f"set local datestyle to {style}"))
+        assert things.json(order_by="id") == usual
 
 
 def test_json_of_null_in_a_column_that_is_declared_without(postgresql_shop: Place) -> None:

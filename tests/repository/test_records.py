@@ -196,6 +196,21 @@ def test_nested_types_are_converted(place: Place) -> None:
         ]
 
 
+def test_json_is_taken_as_it_is_where_a_field_takes_any(place: Place) -> None:
+    @dataclass
+    class Loose:
+        id: int
+        address: dict[str, Any] | None
+        tags: list[Any]
+
+    model = people(place)
+    with place.unit() as uow:
+        assert place.repository(model, uow).records(Loose, order_by="id") == [
+            Loose(1, {"city": "Rome"}, ["a"]),
+            Loose(2, None, []),
+        ]
+
+
 def test_a_value_that_does_not_fit_is_named_with_its_row(sqlite_shop: Place) -> None:
     class Numbered(msgspec.Struct):
         id: int

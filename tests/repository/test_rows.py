@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import bindparam, event, func, select, text
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import aliased, with_loader_criteria
 
 from stillroom.models import UnknownColumn
@@ -117,6 +118,17 @@ def test_columns_beside_plain_sql_are_refused(sqlite_shop: Place) -> None:
 def test_two_columns_of_one_name_are_refused(sqlite_shop: Place) -> None:
     with sqlite_shop.unit() as uow, pytest.raises(ValueError, match="several columns are named 'id'"):
         sqlite_shop.repository(User, uow).rows(text("select u.id, o.id from users u join orders o on o.user_id = u.id"))
+
+
+@pytest.mark.usefixtures("own_database")
+def test_what_python_has_no_value_for_is_the_error_of_sqlalchemy(postgresql_shop: Place) -> None:
+    model = kinds.table(postgresql_shop, "clock")
+    with postgresql_shop.unit() as uow:
+        things = postgresql_shop.repository(model, uow)
+        assert len(things.rows()) == 3
+        postgresql_shop.waiting(uow.main).execute(text("update kinds set clock = '0044-03-15 BC' where id = 2"))
+        with pytest.raises(DataError, match="BC"):
+            things.rows()
 
 
 def test_an_unknown_column_is_named(sqlite_shop: Place) -> None:

@@ -12,8 +12,6 @@ from sqlalchemy.exc import DBAPIError
 
 from stillroom import BadRow, MissingDriver, NotDisposable, SettingsError, StillroomError
 from stillroom.classification import Kind, classify
-from stillroom.data import DataFileError
-from stillroom.demo import DemoError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +23,6 @@ OFF = 1
 WRONG = 2
 """The usage, the settings or the data are wrong; nothing was done."""
 
-_WRONG = (BadRow, DataFileError, DemoError, MissingDriver, NotDisposable, SettingsError)
 _WHERE = "`stillroom --debug …` shows where"
 _REMEDIES: dict[Kind | None, str] = {
     Kind.DISCONNECTED: "`stillroom ping` tells which servers answer, and `stillroom create` makes a missing database",
@@ -55,8 +52,13 @@ def explained(*, debug: bool) -> Iterator[None]:
 
 
 def _is_wrong(error: Exception) -> bool:
+    from stillroom.data import DataFileError  # here, for most commands need neither: they take a fifth of the start
+    from stillroom.demo import DemoError
+
+    if isinstance(error, BadRow | DataFileError | DemoError | MissingDriver | NotDisposable | SettingsError):
+        return True
     # A name that nothing has: of a database, a revision, a directory of revisions.
-    return isinstance(error, _WRONG) or (isinstance(error, StillroomError) and isinstance(error, LookupError))
+    return isinstance(error, StillroomError) and isinstance(error, LookupError)
 
 
 def paragraph(error: Exception) -> str:

@@ -8,6 +8,7 @@ import os
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -207,6 +208,7 @@ def edited(ran: Mapping[str, Applied], scripts: Iterable[Script], before: Mappin
     )
 
 
+@cache
 def _who() -> str:
     user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     with suppress(Exception):  # a container's user may have no name

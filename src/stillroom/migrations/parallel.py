@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -163,8 +164,10 @@ def _serve(calls: Connection[Any, Any], work: Callable[[str], T], inherited: Seq
     Args:
         calls: Brings the names.
         work: What is called.
-        inherited: The other ends of such connections, which would outlive their owner here.
+        inherited: The other ends of such connections, which a fork has too, and would outlive their owner here.
     """
+    if inherited:
+        gc.freeze()  # what it has of its parent is never garbage here, and each look at it would copy its memory
     for each in inherited:
         each.close()
     with calls, suppress(EOFError, OSError, KeyboardInterrupt):

@@ -6,7 +6,8 @@ import inspect
 import types
 from functools import lru_cache
 from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -95,12 +96,15 @@ def maker(type_: Any, names: tuple[str, ...], python_types: tuple[Any, ...]) -> 
         if not converts_itself and not _fits(each.field.annotation, known[position])
     ]
     build = _builder(type_, tuple(each.field.parameter or "" for each in chosen))
-    if not unsure and positions == list(range(len(names))):
+    in_order = positions == list(range(len(names)))
+    if not unsure and in_order:
         return build
+    looks = [(itemgetter(positions[number]), _classes(each.field.annotation)) for number, each in unsure]
 
     def make(rows: Sequence[Sequence[Any]]) -> list[Any]:
-        if not rows:
-            return []
+        # To turn rows into columns and back costs as much as to make the objects: look whether any value needs it.
+        if not rows or (in_order and all(all(map(isinstance, map(get, rows), repeat(kinds))) for get, kinds in looks)):
+            return build(rows)
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
         columns = [columns[position] for position in positions]
         for number, each in unsure:
@@ -142,15 +146,29 @@ def _is_plain(annotation: Any) -> bool:
     return shape.item in _PLAIN if shape.container is None or shape.item is annotation else _is_plain(shape.item)
 
 
+_ANY_DICT = (dict, dict[str, Any], dict[str, object])
+_ANY_LIST = (list, list[Any], list[object])
+
+
+def _classes(annotation: Any) -> tuple[type, ...]:
+    """
+    Return the classes whose objects a field takes as they are; none where only a conversion tells.
+    """
+    shape = shape_of(annotation)
+    class_ = shape.item if isinstance(shape.item, type) else None
+    if shape.container is not None:
+        inner = get_args(annotation) if shape.optional else (annotation,)
+        class_ = dict if any(each in _ANY_DICT for each in inner) else None
+        class_ = list if any(each in _ANY_LIST for each in inner) else class_
+    return () if class_ is None else (class_, types.NoneType) if shape.optional else (class_,)
+
+
 def _converted(values: Sequence[Any], chosen: _Chosen, type_: type[Any]) -> Sequence[Any]:
     """
     Convert what is not yet of the field's type: all values of a column at once.
     """
-    shape = shape_of(chosen.field.annotation)
-    if shape.container is None and isinstance(shape.item, type):
-        wanted = (shape.item, type(None)) if shape.optional else shape.item
-        if all(map(isinstance, values, repeat(wanted))):
-            return values
+    if all(map(isinstance, values, repeat(_classes(chosen.field.annotation)))):
+        return values
     try:
         return cast(
             "list[Any]", msgspec.convert(values, types.GenericAlias(list, chosen.field.annotation), strict=False)

@@ -21,7 +21,7 @@ from .record_making import column_names, maker
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy.engine import Result
+    from sqlalchemy.engine import Dialect, Result
     from sqlalchemy.orm import Session
     from sqlalchemy.sql import Executable
 
@@ -37,7 +37,11 @@ def rows(session: Session, plan: Plan, query: Query) -> list[dict[str, Any]]:
     Raises:
         ValueError: Two columns have one name.
     """
-    return _dictionaries(_execute(session, plan, selection(plan, query)))
+    base = _base(plan, query)
+    result = _execute(session, plan, _complete(plan, query, base))
+    names = _names(result)
+    found = _fetched(session, plan, None, result) if base.is_of_model else result.all()
+    return _dictionaries(names, found)
 
 
 def records(session: Session, plan: Plan, type_: Any, query: Query) -> list[Any]:
@@ -52,7 +56,8 @@ def records(session: Session, plan: Plan, type_: Any, query: Query) -> list[Any]
     base = _base(plan, query, type_)
     result = _execute(session, plan, _complete(plan, query, base))
     types = _types_of_fields(plan, type_) if base.is_of_model else _python_types(base.statement)
-    return maker(type_, tuple(result.keys()), types)(result.all())
+    make = maker(type_, tuple(result.keys()), types)
+    return make(_fetched(session, plan, type_, result) if base.is_of_model else result.all())
 
 
 def json(session: Session, plan: Plan, query: Query) -> bytes:
@@ -63,12 +68,17 @@ def json(session: Session, plan: Plan, query: Query) -> bytes:
     statement = _complete(plan, query, base)
     # A listener would not see the statement that the database builds JSON of, and may have to narrow it.
     if isinstance(base.statement, Select) and not may_narrow(session):
-        columns = _columns_of_model(plan) if base.is_of_model else columns_of(base.statement, is_of_model=False)
-        built = json_statement(cast("Select[Any]", statement), columns, session.get_bind(plan.mapper).dialect)
+        dialect = session.get_bind(plan.mapper).dialect
+        if base.is_of_model and statement is base.statement:
+            built = _json_of_model(plan, dialect)
+        else:
+            columns = _columns_of_model(plan) if base.is_of_model else columns_of(base.statement, is_of_model=False)
+            built = json_statement(cast("Select[Any]", statement), columns, dialect)
         found = None if built is None else _built(session, plan, built)
         if found is not None:
             return found
-    return msgspec.json.encode(_dictionaries(_execute(session, plan, statement)))
+    result = _execute(session, plan, statement)
+    return msgspec.json.encode(_dictionaries(_names(result), result.all()))
 
 
 def _built(session: Session, plan: Plan, statement: JSONStatement) -> bytes | None:
@@ -84,7 +94,7 @@ def _built(session: Session, plan: Plan, statement: JSONStatement) -> bytes | No
         return None
     found = result.cursor.fetchall()  # the driver's rows: SQLAlchemy's take as long to make as these
     result.close()
-    return statement.put_together([text for (text,) in found])
+    return statement.finish([value for (value,) in found])
 
 
 _NOT_IN_JSON = ("SQLITE_ERROR", "SQLITE_TOOBIG")
@@ -146,6 +156,12 @@ def _of_model(plan: Plan) -> Select[Any]:
 @lru_cache(maxsize=1024)
 def _columns_of_model(plan: Plan) -> Columns:
     return columns_of(_of_model(plan), is_of_model=True)
+
+
+@lru_cache(maxsize=1024)
+def _json_of_model(plan: Plan, dialect: Dialect) -> JSONStatement | None:
+    # Kept as a whole: SQLAlchemy remembers the key, in its cache of what is compiled, of a statement that comes again.
+    return json_statement(_of_model(plan), _columns_of_model(plan), dialect)
 
 
 @lru_cache(maxsize=1024)
@@ -211,9 +227,47 @@ def _execute(session: Session, plan: Plan, statement: Executable) -> Result[Any]
     return session.connection(bind_arguments=where).execute(statement)
 
 
-def _dictionaries(result: Result[Any]) -> list[dict[str, Any]]:
+def _fetched(session: Session, plan: Plan, type_: Any, result: Any) -> Sequence[Sequence[Any]]:
+    """
+    Return all rows of the model's columns, or of those that a class has fields for.
+
+    They are the driver's where SQLAlchemy would change no value: making its own of them takes half as long again.
+    """
+    dialect = session.get_bind(plan.mapper).dialect
+    if may_narrow(session) or dialect.driver not in _FETCH_AGAIN:
+        return cast("Sequence[Sequence[Any]]", result.all())
+    cursor = result.cursor
+    if not _are_final(plan, type_, dialect, tuple(each[1] for each in cursor.description)):
+        return cast("Sequence[Sequence[Any]]", result.all())
+    try:
+        found = cursor.fetchall()
+    except dialect.loaded_dbapi.Error:
+        return cast("Sequence[Sequence[Any]]", result.all())  # meets it again, and makes SQLAlchemy's error of it
+    result.close()
+    return cast("Sequence[Sequence[Any]]", found)
+
+
+_FETCH_AGAIN = ("psycopg", "asyncpg")
+"""Drivers that have all rows when a statement has been executed, so that a fetch that fails may be repeated."""
+
+
+@lru_cache(maxsize=1024)
+def _are_final(plan: Plan, type_: Any, dialect: Dialect, codes: tuple[Any, ...]) -> bool:
+    """
+    Say whether the values of the driver are what SQLAlchemy returns; the codes are the driver's, of the columns' types.
+    """
+    columns = (_of_model(plan) if type_ is None else _of_fields(plan, type_)).selected_columns
+    kinds = (each.type.dialect_impl(dialect) for each in columns)
+    return all(each.result_processor(dialect, code) is None for each, code in zip(kinds, codes, strict=True))
+
+
+def _names(result: Result[Any]) -> tuple[str, ...]:
     names = tuple(result.keys())
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"several columns are named {', '.join(map(repr, twice))}; give them names of their own (AS)")
-    return list(map(dict, map(zip, repeat(names), result)))
+    return names
+
+
+def _dictionaries(names: tuple[str, ...], found: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    return list(map(dict, map(zip, repeat(names), found)))
