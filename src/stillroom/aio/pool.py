@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 from inspect import signature
@@ -198,11 +197,10 @@ _ending: set[asyncio.Task[None]] = set()
 
 def end_aside(engine: Engine) -> None:
     """
-    Have broken connections ended in tasks of their own.
+    Have broken connections ended in tasks of their own, which are waited for.
 
-    A driver may wait up to two seconds for the server's goodbye. A task of the application that is cancelled while it
-    waits for that would leave SQLAlchemy in the middle: before 2.1 the connection's place then never came back to the
-    pool.
+    A driver may wait up to two seconds for the server's goodbye. A task of the application that is cancelled again
+    meanwhile would leave SQLAlchemy in the middle: before 2.1 the connection's place then never came back to the pool.
     """
     dialect = engine.dialect
     do_terminate = dialect.do_terminate
@@ -211,15 +209,15 @@ def end_aside(engine: Engine) -> None:
         if not in_greenlet():  # the garbage collector ends it
             do_terminate(connection)
             return
+        raised = sys.exception()
         ending = asyncio.create_task(greenlet_spawn(do_terminate, connection))
         _ending.add(ending)
         ending.add_done_callback(_ended)
-        # A statement that was cut short may go on at the server until the driver has told it. Whoever comes here with
-        # a cancellation raises it afterwards, so a further one adds nothing. After any other error nothing is gained
-        # by waiting, and a cancellation would be lost.
-        if isinstance(sys.exception(), asyncio.CancelledError):
-            with contextlib.suppress(asyncio.CancelledError):
-                await_only(asyncio.wait((ending,)))
+        try:
+            await_only(asyncio.wait((ending,)))
+        except asyncio.CancelledError:
+            if not isinstance(raised, asyncio.CancelledError):  # which SQLAlchemy raises afterwards
+                raise
 
     setattr(dialect, "do_terminate", terminate)  # noqa: B010  # mypy refuses a plain assignment
 
