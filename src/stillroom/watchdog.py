@@ -74,23 +74,26 @@ class _Watchdog:
         while True:
             self._wake.clear()
             self.is_idle = True
-            if not self._due():  # looked at after saying so: whoever came in between has seen it, or is seen here
+            if not self._look():  # looked at after saying so: whoever came in between has seen it, or is seen here
                 self._wake.wait()
             self.is_idle = False
-            while due := self._due():
-                for watched, end in due:
-                    if monotonic() > end and watched.hang_up_at is end:
-                        watched.hang_up_at = None
-                        with contextlib.suppress(Exception):
-                            hang_up(watched.socket)
+            while self._look():
                 sleep(self._interval)
 
-    def _due(self) -> list[tuple[Watched, float]]:
+    def _look(self) -> bool:
         """
-        Return those that have set a moment, with the moment.
+        Hang up on those whose moment has come, and say whether anybody has set one.
+
+        A function of its own, since the thread must not keep what it has looked at.
         """
         found = (reference() for reference in self._watched.valuerefs())
-        return [(each, end) for each in found if each is not None and (end := each.hang_up_at) is not None]
+        due = [(each, end) for each in found if each is not None and (end := each.hang_up_at) is not None]
+        for watched, end in due:
+            if monotonic() > end and watched.hang_up_at is end:
+                watched.hang_up_at = None
+                with contextlib.suppress(Exception):
+                    hang_up(watched.socket)
+        return bool(due)
 
 
 def hang_up(descriptor: Callable[[], int | None]) -> None:
