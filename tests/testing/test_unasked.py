@@ -44,7 +44,9 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 def run(project: pytest.Pytester) -> pytest.RunResult:
     plugins = ("-p", "no:asyncio", "-p", "no:randomly", "-p", "no:cacheprovider")
-    return project.runpytest_inprocess(*plugins)
+    # Python's own tracebacks: pytest parses whole files for its, and at some depths CPython 3.11 fails to parse them
+    # ("AST constructor recursion depth mismatch").
+    return project.runpytest_inprocess(*plugins, "--tb=native")
 
 
 def test_the_database_of_the_settings_is_refused_to_a_test_that_did_not_ask(project: pytest.Pytester) -> None:
