@@ -152,7 +152,7 @@ class Cursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection: Any = self.connection
-        if connection.pgconn.transaction_status != _IDLE or not connection.needs_begin():
+        if not connection.needs_begin():
             return super().execute(query, params, **options)
         if connection.begins_apart(query, params):
             connection.open_transaction()
@@ -215,7 +215,7 @@ class AsyncCursor(psycopg.AsyncCursor[Any]):
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection: Any = self.connection
-        if connection.pgconn.transaction_status != _IDLE or not connection.needs_begin():
+        if not connection.needs_begin():
             return await super().execute(query, params, **options)
         if connection.begins_apart(query, params):
             await connection.open_transaction()
